@@ -1,0 +1,42 @@
+# Every target that needs the environment makes it first, so a clean clone needs only Python and make.
+
+# The interpreter of the environment: any 3.11 or later. Override with `make PYTHON=/path/to/python3 install`.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo check test test-slow clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(READY) ## make .venv with the package and all it needs
+
+$(READY): pyproject.toml requirements/constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later found; name one with PYTHON=..." >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv >/dev/null 2>&1 || { rm -rf .venv; echo \
+		"make: '$(PYTHON) -m venv' failed; on Debian and Ubuntu, apt-get install python3-venv provides it" >&2; exit 1; }
+	$(BIN)/pip install --quiet -c requirements/constraints.txt -e '.[train,evaluate,dev]'
+	@touch $@
+
+demo: install ## paint a few examples into photographs: demo/strip.png
+	$(BIN)/python examples/demo.py
+	@echo demo/strip.png
+
+check: install ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: install ## the tests that take seconds
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-slow: install ## the tests that take longer
+	$(BIN)/pytest -m "slow and not gpu"
+
+clean: ## remove the environment, caches and the demo's pictures; data/ and runs-out/ stay
+	rm -rf .venv build dist demo .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,10 @@
+"""``python -m paint_by_example`` is the command ``pbe``."""
+
+from __future__ import annotations
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
