@@ -1,0 +1,625 @@
+"""The door: files, PIL pictures and arrays in, arrays and tensors out, and the geometry of an edit.
+
+An edit paints a square *crop* around the mask at the model's resolution and pastes it back at the photograph's own:
+
+    load_image, load_mask -> context_crop -> crop_image, crop_mask -> resize, resize_mask -> image_tensor, mask_tensor
+    -> (the model) -> tensor_image -> paste_back -> save_image
+
+Everywhere a mask is 1 / True where the picture is repainted and 0 / False where it is kept, a size is (width, height),
+a box is (left, top, right, bottom) with right and bottom exclusive, and an array is (H, W) or (H, W, 3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import stat
+import threading
+import uuid
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from .errors import MaskError, PictureError, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Picture: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any]
+Box: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom exclusive
+Size: TypeAlias = tuple[int, int]  # width, height, as in PIL
+Pixel = TypeVar("Pixel", bound=np.generic)
+
+MAX_PIXELS = 64_000_000  # of any picture that is opened: 8000 x 8000, 192 MB once decoded
+IMAGE_SIZE = 512  # side of the square that the released model paints
+EXEMPLAR_SIZE = 224  # side of the square that CLIP ViT-L/14 sees
+MASK_THRESHOLD = 128  # a mask value of at least this, of 255, is repainted
+CONTEXT = 0.75  # surroundings, as a share of the hole's longer side: the hole takes 1 / 1.75 = 57 % of the crop's side
+MINIMUM_CROP = 128  # pixels: a smaller crop would show the model little but the blur of its own enlargement
+
+# Formats that are opened. A list, because PIL knows others that run a program (EPS) or recognise any file (TGA).
+READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "AVIF")  # AVIF: from PIL 11.3 on
+
+# Suffix -> PIL's format and options. All are lossless but JPEG.
+WRITABLE: dict[str, tuple[str, dict[str, Any]]] = {
+    ".png": ("PNG", {}),
+    ".webp": ("WEBP", {"lossless": True, "exact": True}),  # exact: keep the colour of transparent pixels too
+    ".tif": ("TIFF", {"compression": "tiff_deflate"}),
+    ".tiff": ("TIFF", {"compression": "tiff_deflate"}),
+    ".bmp": ("BMP", {}),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+}
+OPAQUE = ("BMP", "JPEG")  # formats that lose transparency
+
+# EXIF orientation -> the move that sets the picture upright. PIL's own exif_transpose also writes the remaining
+# tags again, and fails on pictures where one of those is damaged.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What opening a file may raise -> what the user is told.
+PROBLEMS: dict[type[Exception], str] = {
+    FileNotFoundError: "there is no such file; check the path",
+    NotADirectoryError: "there is no such file; check the path",
+    PermissionError: "it may not be read; check its permissions",
+    UnidentifiedImageError: f"it is not a picture of a known format ({', '.join(READABLE)}); convert it, say to PNG",
+    Image.DecompressionBombError: f"it has more than {MAX_PIXELS:,} pixels; make it smaller first",
+}
+
+# Warning filters belong to the whole process: two threads of the server must not exchange them at once.
+_opening = threading.Lock()
+
+
+# Loading
+
+
+def load_image(picture: Picture, what: str = "source") -> Image.Image:
+    """Loads a picture of any kind as 8 bits per channel, upright.
+
+    A file's EXIF orientation is applied, and of an animation the first frame is taken. Grey pictures of 16 bits are
+    scaled, not clipped. Pictures of mode `I` and `F` do not say what white is: it is taken to be the smallest of 255
+    and 65535 (`I`), or of 1, 255 and 65535 (`F`), that no pixel exceeds. An embedded RGB colour profile is kept in
+    `info["icc_profile"]`, from where `save_image` writes it; the pixel values are not converted by it.
+
+    Args:
+        picture: A path, a PIL picture, or an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) and type uint8,
+            uint16, bool, or float in [0, 1].
+        what: The picture's role, for messages.
+
+    Returns:
+        A new picture of mode RGBA where the given one has an alpha channel or a transparent colour, otherwise RGB.
+
+    Raises:
+        PictureError: There is no such file, it is not a picture or damaged, or it has more than `MAX_PIXELS`.
+    """
+    name = f"the {what} {os.fspath(picture)}" if isinstance(picture, str | os.PathLike) else f"the {what}"
+    try:
+        return _decode(picture, name)
+    except UserError:
+        raise
+    except Exception as error:  # a decoder raises whatever it stumbles over in a damaged file, not only OSError
+        problem = next((text for kind, text in PROBLEMS.items() if isinstance(error, kind)), None)
+        problem = problem or f"it cannot be read ({error}) and may be damaged or cut short; save or download it again"
+        raise PictureError(f"cannot use {name}: {problem}") from error
+
+
+def load_exemplar(picture: Picture) -> Image.Image:
+    """Loads the picture of what to paint, as `load_image` does, with transparency laid over white.
+
+    Args:
+        picture: See `load_image`.
+
+    Returns:
+        A picture of mode RGB, of any size.
+
+    Raises:
+        PictureError: See `load_image`.
+    """
+    return _over(load_image(picture, "exemplar"), "white")
+
+
+def load_mask(mask: Picture, size: Size) -> NDArray[np.bool_]:
+    """Loads a mask: white is repainted, black and transparent are kept.
+
+    Args:
+        mask: See `load_image`. Its luminance over black, of 255, is compared with `MASK_THRESHOLD`.
+        size: Width and height of the source.
+
+    Returns:
+        An array (H, W), True = repaint, with at least one True.
+
+    Raises:
+        PictureError: See `load_image`.
+        MaskError: The mask has another size than the source, or selects nothing.
+    """
+    picture = load_image(mask, "mask")
+    if picture.size != size:
+        raise MaskError(
+            f"the mask is {_times(picture.size)} pixels but the source is {_times(size)};"
+            " draw the mask on a copy of the source"
+        )
+    values = np.asarray(_over(picture, "black").convert("L"))
+    selected: NDArray[np.bool_] = values >= MASK_THRESHOLD
+    if not selected.any():
+        raise MaskError(
+            f"the mask selects nothing: its brightest value is {values.max()} of 255, and white"
+            f" (at least {MASK_THRESHOLD}) marks what is repainted; if black or transparency marks it, invert the mask"
+        )
+    return selected
+
+
+def _decode(picture: object, name: str) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return _normalise(picture, name)
+    if isinstance(picture, np.ndarray):
+        return _normalise(_array_picture(picture, name), name)
+    if isinstance(picture, str | os.PathLike):
+        with _open(Path(picture), name) as opened:
+            return _normalise(opened, name)
+    raise PictureError(f"cannot use {name}: it is a {type(picture).__name__}; give a path, a PIL picture or an array")
+
+
+def _open(path: Path, name: str) -> Image.Image:
+    """Opens a picture file without decoding it yet."""
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise PictureError(f"cannot use {name}: it is a folder; name a file in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise PictureError(f"cannot use {name}: it is not a regular file; copy its content to one")
+    if status.st_size == 0:
+        raise PictureError(f"cannot use {name}: the file is empty; save or download it again")
+    with _opening, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged metadata, and of sizes that _check_size judges anyway
+        return Image.open(path, formats=READABLE)
+
+
+def _check_size(size: Size, name: str) -> None:
+    if min(size) == 0:
+        raise PictureError(f"cannot use {name}: it is {_times(size)} pixels; both sides must be at least 1")
+    if math.prod(size) > MAX_PIXELS:
+        raise PictureError(
+            f"cannot use {name}: it is {_times(size)} = {math.prod(size):,} pixels"
+            f" and at most {MAX_PIXELS:,} are accepted; make it smaller first"
+        )
+
+
+def _normalise(image: Image.Image, name: str) -> Image.Image:
+    """Decodes a picture of any mode into a new one of mode RGB or RGBA, upright."""
+    _check_size(image.size, name)
+    image.load()
+    try:
+        move = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # metadata is parsed only here; a picture whose metadata is damaged is still a picture
+        move = None
+    # The profile of another colour space does not describe the RGB values that come out.
+    profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _eight_bits(image, name)
+    elif image.mode == "La":
+        image = image.convert("LA")  # PIL knows no direct way from premultiplied grey
+    image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    image.info = {"icc_profile": profile} if profile else {}
+    return image.transpose(move) if move is not None else image
+
+
+def _eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """Scales a grey picture of mode I;16, I or F, whose values PIL's convert would clip at 255."""
+    values = np.asarray(image)
+    whites = {"F": (1, 255, 65535), "I": (255, 65535)}.get(image.mode, (65535,))
+    low, high = values.min(), values.max()
+    # The comparison is written so that NaN fails it.
+    white = next((white for white in whites if low >= 0 and high <= white), None)
+    if white is None:
+        raise PictureError(
+            f"cannot use {name}: its values range from {low:g} to {high:g} and 0 to {whites[-1]} is accepted;"
+            " save it with 8 or 16 bits"
+        )
+    grey = Image.fromarray(_scale(values, white))
+    if (key := image.info.get("transparency")) is not None:  # the one value that is transparent, at full depth
+        grey.putalpha(Image.fromarray(_scale(values != key, 1)))
+    return grey
+
+
+def _array_picture(array: NDArray[Any], name: str) -> Image.Image:
+    """Turns an array into a PIL picture of mode L, RGB or RGBA."""
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)):
+        raise PictureError(
+            f"cannot use {name}: the array has shape {array.shape}; give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+        )
+    _check_size((array.shape[1], array.shape[0]), name)
+    kind, bits = array.dtype.kind, 8 * array.dtype.itemsize
+    if kind in "bf":
+        white = 1
+    elif kind == "u" and bits <= 16:
+        white = 2**bits - 1
+    else:
+        raise PictureError(
+            f"cannot use {name}: the array is of {array.dtype}; give uint8, uint16, bool or float in [0, 1]"
+        )
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= white):  # written so that NaN fails it
+        raise PictureError(
+            f"cannot use {name}: the array's values range from {low:g} to {high:g}; give floats in [0, 1], or uint8"
+        )
+    if array.shape[2:] == (1,):
+        array = array[:, :, 0]
+    return Image.fromarray(_scale(array, white))
+
+
+def _scale(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
+    """Scales values in [0, white] to uint8 in [0, 255], rounding."""
+    if values.dtype == np.uint8:
+        return values
+    return np.rint(values * np.float32(255 / white)).astype(np.uint8)
+
+
+def _over(image: Image.Image, colour: str) -> Image.Image:
+    """Lays a picture of mode RGB or RGBA over a colour; the result is RGB."""
+    if image.mode == "RGB":
+        return image
+    ground = Image.new("RGBA", image.size, colour)
+    ground.alpha_composite(image)
+    return ground.convert("RGB")
+
+
+def _times(size: Size) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+# Boxes and crops
+
+
+def parse_box(text: str) -> Box:
+    """Reads a box from the command line.
+
+    Args:
+        text: "left,top,right,bottom" in pixels.
+
+    Returns:
+        The box as it was given; `box_mask` fits it to a picture.
+
+    Raises:
+        MaskError: The text is not four whole numbers.
+    """
+    try:
+        left, top, right, bottom = (int(number) for number in text.split(","))
+    except ValueError:
+        raise MaskError(
+            f"the box {text!r} is not four whole numbers;"
+            " give left,top,right,bottom in pixels, for example 40,60,200,180"
+        ) from None
+    return left, top, right, bottom
+
+
+def box_mask(box: Box, size: Size) -> NDArray[np.bool_]:
+    """Makes the mask that repaints a box.
+
+    Args:
+        box: Left, top, right, bottom in pixels; what lies outside the picture is cut off.
+        size: Width and height of the source.
+
+    Returns:
+        An array (H, W), True = repaint, with at least one True.
+
+    Raises:
+        MaskError: The box is empty or reversed, or lies outside the picture.
+    """
+    text = ",".join(map(str, box))
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise MaskError(f"the box {text} is empty; right must be greater than left, and bottom greater than top")
+    left, top, right, bottom = _clip(box, size)
+    if left >= right or top >= bottom:
+        raise MaskError(f"the box {text} lies outside the source, which is {_times(size)} pixels; move it inside")
+    mask = np.zeros((size[1], size[0]), dtype=np.bool_)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def mask_bounds(mask: NDArray[np.bool_]) -> Box:
+    """Finds the smallest box around everything that is repainted.
+
+    Args:
+        mask: An array (H, W), True = repaint.
+
+    Returns:
+        Left, top, right, bottom; right and bottom exclusive.
+
+    Raises:
+        MaskError: The mask selects nothing.
+    """
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if columns.size == 0:
+        raise MaskError("the mask selects nothing; white marks what is repainted")
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def context_crop(mask: NDArray[np.bool_], context: float = CONTEXT, minimum: int = MINIMUM_CROP) -> Box:
+    """Chooses the square that is shown to the model: the mask and some of its surroundings.
+
+    The square is centred on the mask's bounds, then shifted to lie inside the picture. Where a side of the picture is
+    shorter than the square, the square covers that side and reaches outside, with negative coordinates if need be;
+    `crop_image` fills what lies there.
+
+    Args:
+        mask: An array (H, W), True = repaint.
+        context: How much larger than the longer side of the mask's bounds the square is, at least 0: 0.75 is 75 %.
+        minimum: Smallest side of the square, in pixels; a smaller picture is taken whole.
+
+    Returns:
+        A square that contains the mask.
+
+    Raises:
+        MaskError: The mask selects nothing.
+    """
+    left, top, right, bottom = mask_bounds(mask)
+    height, width = mask.shape
+    side = max(math.ceil(max(right - left, bottom - top) * (1 + context)), minimum)
+    side = min(side, max(width, height))  # more would show the model only what is made up around the picture
+
+    def start(first: int, last: int, length: int) -> int:
+        low, high = sorted((0, length - side))  # either inside the picture, or covering all of it
+        return min(max((first + last - side) // 2, low), high)
+
+    x, y = start(left, right, width), start(top, bottom, height)
+    return x, y, x + side, y + side
+
+
+def crop_image(image: NDArray[Pixel], crop: Box) -> NDArray[Pixel]:
+    """Cuts a box out of a picture; what lies outside the picture repeats the nearest pixel of its border.
+
+    Args:
+        image: An array (H, W) or (H, W, C).
+        crop: May reach outside the picture.
+
+    Returns:
+        A new array of the crop's height and width.
+    """
+    left, top, right, bottom = crop
+    rows = np.arange(top, bottom).clip(0, image.shape[0] - 1)
+    columns = np.arange(left, right).clip(0, image.shape[1] - 1)
+    return image.take(rows, axis=0).take(columns, axis=1)
+
+
+def crop_mask(mask: NDArray[np.bool_], crop: Box) -> NDArray[np.bool_]:
+    """Cuts a box out of a mask, in step with `crop_image`: what repeats a repainted pixel of the border is repainted too.
+
+    Otherwise a hole at the picture's edge would show the model smeared copies of what stood in it.
+
+    Args:
+        mask: An array (H, W), True = repaint.
+        crop: May reach outside the picture.
+
+    Returns:
+        A new array of the crop's height and width.
+    """
+    return crop_image(mask, crop)
+
+
+def _clip(box: Box, size: Size) -> Box:
+    """Cuts off what lies outside the picture; of a box wholly outside, an empty one remains."""
+    left, right = (min(max(x, 0), size[0]) for x in box[::2])
+    top, bottom = (min(max(y, 0), size[1]) for y in box[1::2])
+    return left, top, right, bottom
+
+
+# Resizing
+
+
+def resize(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Resizes a picture: averages over areas to shrink (no aliasing), cubic to enlarge, each side for itself.
+
+    Args:
+        image: An array (H, W) or (H, W, 3), [0, 255].
+        size: Width and height of the result.
+
+    Returns:
+        An array of that size; the given one itself if it has the size already.
+    """
+    smaller = min(image.shape[1], size[0]), min(image.shape[0], size[1])
+    return _resample(_resample(image, smaller, cv2.INTER_AREA), size, cv2.INTER_CUBIC)
+
+
+def resize_mask(mask: NDArray[np.bool_], size: Size) -> NDArray[np.bool_]:
+    """Resizes a mask so that a pixel is repainted where any part of it was: the thinnest stroke survives.
+
+    Args:
+        mask: An array (H, W), True = repaint.
+        size: Width and height of the result.
+
+    Returns:
+        An array of that size, True = repaint.
+    """
+    smaller = min(mask.shape[1], size[0]), min(mask.shape[0], size[1])
+    covered = _resample(mask.astype(np.float32), smaller, cv2.INTER_AREA) > 0
+    return _resample(covered.astype(np.uint8), size, cv2.INTER_NEAREST_EXACT) > 0
+
+
+def _resample(image: NDArray[Any], size: Size, interpolation: int) -> NDArray[Any]:
+    return image if image.shape[1::-1] == size else cv2.resize(image, size, interpolation=interpolation)
+
+
+# Tensors
+
+
+def image_tensor(image: NDArray[np.uint8]) -> Tensor:
+    """Turns a picture into what the autoencoder takes.
+
+    Args:
+        image: An array (H, W, 3), [0, 255].
+
+    Returns:
+        A float32 tensor (1, 3, H, W), [-1, 1].
+    """
+    import torch
+
+    return torch.from_numpy(np.moveaxis(image, 2, 0)[None].astype(np.float32, order="C")) / 127.5 - 1
+
+
+def mask_tensor(mask: NDArray[np.bool_]) -> Tensor:
+    """Turns a mask into a tensor.
+
+    Args:
+        mask: An array (H, W), True = repaint.
+
+    Returns:
+        A float32 tensor (1, 1, H, W), {0, 1}, 1 = repaint.
+    """
+    import torch
+
+    return torch.from_numpy(mask[None, None].astype(np.float32))
+
+
+def tensor_image(x: Tensor) -> list[NDArray[np.uint8]]:
+    """Turns what the autoencoder gives into pictures, rounding and clamping.
+
+    Args:
+        x: A tensor (B, 3, H, W) of any float type on any device, about [-1, 1].
+
+    Returns:
+        B arrays (H, W, 3), [0, 255].
+    """
+    import torch
+
+    values = ((x.detach().float() + 1) * 127.5).round().clamp(0, 255)
+    return list(values.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
+
+
+# Pasting back and saving
+
+
+def paste_back(
+    source: NDArray[np.uint8], painted: NDArray[np.uint8], mask: NDArray[np.bool_], crop: Box, feather: int = 0
+) -> NDArray[np.uint8]:
+    """Puts the painted crop into the source where the mask says so; all other pixels stay bit-identical.
+
+    Args:
+        source: An array (H, W, 3), [0, 255].
+        painted: The crop as the model painted it, an array (S, S, 3), [0, 255].
+        mask: An array (H, W), True = repaint.
+        crop: Where `painted` lies in the source; contains the mask.
+        feather: Width in pixels of the soft edge, which lies inside the mask. A part of the mask that is too thin for
+            it gets a narrower one, so that its middle is painted in full. Where the mask touches the picture's edge
+            there is nothing to blend with, and no soft edge.
+
+    Returns:
+        A new array (H, W, 3), [0, 255].
+
+    Raises:
+        ValueError: The mask reaches outside the crop.
+    """
+    left, top, right, bottom = crop
+    # One pixel more on each side: where the mask fills the crop, the soft edge starts at the crop's edge.
+    x0, y0, x1, y1 = _clip((left - 1, top - 1, right + 1, bottom + 1), (mask.shape[1], mask.shape[0]))
+    result = source.copy()
+    if not mask.any():
+        return result
+    bounds = mask_bounds(mask)
+    if bounds[0] < left or bounds[1] < top or bounds[2] > right or bounds[3] > bottom:
+        raise ValueError(f"the mask, within {bounds}, reaches outside the crop {crop}")
+    region, selected = result[y0:y1, x0:x1], mask[y0:y1, x0:x1]
+    patch = crop_image(resize(painted, (right - left, bottom - top)), (x0 - left, y0 - top, x1 - left, y1 - top))
+    old, new = region[selected].astype(np.float32), patch[selected]
+    region[selected] = np.rint(old + _soft_edge(selected, feather)[selected, None] * (new - old))
+    return result
+
+
+def _soft_edge(mask: NDArray[np.bool_], feather: int) -> NDArray[np.float32]:
+    """How much of the new picture each masked pixel shows: (H, W), rising from the mask's edge inwards to 1."""
+    if feather <= 0:
+        return mask.astype(np.float32)
+    distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)  # 1 at the edge
+    # The largest distance nearby is half the width of the mask here: a thin stroke is scaled by that.
+    nearby = cv2.dilate(distance, np.ones((2 * feather + 1, 2 * feather + 1), np.uint8))
+    weight: NDArray[np.float32] = np.minimum(distance / np.clip(nearby, 1, feather + 1), 1, dtype=np.float32)
+    return weight
+
+
+def save_image(image: Image.Image, path: str | os.PathLike[str], info: dict[str, str] | None = None) -> None:
+    """Saves a picture in the format of its suffix, beside its place first, so that no half-written file is ever seen.
+
+    PNG, WebP, TIFF and BMP files are lossless. JPEG files, at quality 95, are not: pixels that an edit kept are then
+    no longer bit-identical to the source's. JPEG and BMP files hold no transparency; it is laid over white.
+
+    Args:
+        image: A picture of mode RGB or RGBA.
+        path: Ends in one of the suffixes in `WRITABLE`; its folder exists.
+        info: Names and texts to store in the file (PNG only; other formats leave them out).
+
+    Raises:
+        PictureError: The suffix is unknown, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in WRITABLE:
+        found = f"the suffix {path.suffix} is unknown" if path.suffix else "its name has no suffix"
+        raise PictureError(f"cannot write {path}: {found}; use one of {', '.join(WRITABLE)}")
+    file_format, options = WRITABLE[path.suffix.lower()]
+    options = options | {"icc_profile": image.info.get("icc_profile")}
+    if file_format in OPAQUE:
+        image = _over(image, "white")
+    if file_format == "PNG" and info:
+        text = PngInfo()
+        for key, value in info.items():
+            text.add_text(key, value)
+        options = options | {"pnginfo": text}
+    beside = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        image.save(beside, format=file_format, **options)
+        os.replace(beside, path)
+    except Exception as error:  # encoders, like decoders, raise more than OSError
+        problem = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise PictureError(f"cannot write {path}: {problem}; check its folder, or write it elsewhere") from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+
+
+def picture_strip(
+    images: Sequence[Image.Image], height: int = 256, gap: int = 8, labels: Sequence[str] | None = None
+) -> Image.Image:
+    """Lays pictures side by side on white, for a look at several results at once.
+
+    Args:
+        images: At least one picture, of any size and mode.
+        height: Height in pixels that each picture is scaled to.
+        gap: White pixels between the pictures and around them.
+        labels: One text for each picture, written under it.
+
+    Returns:
+        A picture of mode RGB.
+
+    Raises:
+        ValueError: There are not as many labels as pictures.
+        PictureError: See `load_image`.
+    """
+    font = ImageFont.load_default(14)
+    caption = 20 if labels is not None else 0  # pixels
+    tiles = []
+    for image, label in zip(images, labels if labels is not None else [""] * len(images), strict=True):
+        picture = _over(load_image(image, "picture"), "white")
+        width = max(1, round(picture.width * height / picture.height))
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+        tile = Image.new("RGB", (max(width, math.ceil(font.getlength(label))), height + caption), "white")
+        tile.paste(picture)
+        ImageDraw.Draw(tile).text((0, height + 2), label, fill="black", font=font)
+        tiles.append(tile)
+    strip = Image.new("RGB", (gap + sum(tile.width + gap for tile in tiles), tiles[0].height + 2 * gap), "white")
+    x = gap
+    for tile in tiles:
+        strip.paste(tile, (x, gap))
+        x += tile.width + gap
+    return strip
