@@ -1,0 +1,344 @@
+"""Composites: cut-out objects pasted on photographs, the training set of the embedded model.
+
+`packages.prepare` builds the folder of cut-outs and backgrounds; `Composites` makes a scene of them for every item.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ..errors import DataError
+from ..images import IMAGE_SIZE, Box
+from .augment import augment
+from .masks import JITTER, random_mask
+from .packages import ALPHA_THRESHOLD, count, read_entries
+from .packages import prepare as prepare  # what `pbe prepare composites` calls
+
+VARIANTS = 6  # recoloured versions of each object, so that colour is not tied to shape
+PATCHES = 16  # boxes taken from each background as objects of their own, so that not everything is pasted
+PATCH_SHARE = 0.12  # share of training items that are such patches
+AUGMENTATION = 0.5  # strength of the exemplar's, of the paper's: cut-outs fill their picture and would leave it
+# An edit shows a square around the hole, which takes 57% of its side (`images.context_crop`). So do the scenes:
+OBJECT_SHARE = (0.45, 0.62)  # longest side of the object as a share of the scene's
+OFF_CENTRE = 0.06  # how far its middle may lie from the scene's, as a share of the scene's side
+MASK_EXTENSION = 0.1  # the paper's is 0.4; a small model learns sooner where the hole says how large the object is
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture with an object in it, and the box around that object."""
+
+    source: np.ndarray
+    """(S, S, 3) uint8, the picture with the object: what training has to paint."""
+    box: Box
+    """The object's tight box."""
+
+
+class Composites:
+    """Scenes of objects on backgrounds. An item depends only on (seed, epoch, index), never on who asks for it.
+
+    Args:
+        folder: what `prepare` built.
+        split: `train` or `held_out`.
+        size: side of a scene, pixels.
+        exemplar_size: side of an exemplar, pixels.
+        seed: of everything drawn.
+        length: items an epoch.
+        features: (exemplars, D) float16 from `encode_exemplars`, handed out in place of exemplar pixels, or None.
+
+    Raises:
+        DataError: if the folder holds no object or no background of the split.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        split: str = "train",
+        size: int = 128,
+        exemplar_size: int = 128,
+        seed: int = 0,
+        length: int = 65536,
+        features: np.ndarray | None = None,
+    ) -> None:
+        entries = [entry for entry in read_entries(folder) if entry.split == split]
+        self.objects = [entry for entry in entries if entry.kind == "object"]
+        self.backgrounds = [entry for entry in entries if entry.kind == "background"]
+        if not self.objects or not self.backgrounds:
+            found = ", ".join(f"{number} {name}" for name, number in count(entries).items()) or "nothing"
+            raise DataError(f"{folder} holds {found} of split {split!r}: objects and backgrounds are needed")
+        self.size, self.exemplar_size, self.seed, self.length = size, exemplar_size, seed, length
+        self.cutouts = [read_pixels(entry.path(folder), "RGBA") for entry in self.objects]
+        self.photographs = [read_pixels(entry.path(folder), "RGB") for entry in self.backgrounds]
+        self.epoch = 0
+        self.features = features
+        if features is not None and len(features) != self.exemplars:
+            raise DataError(
+                f"{len(features)} rows of exemplar features for {self.exemplars} exemplars: encode them again"
+            )
+
+    @property
+    def exemplars(self) -> int:
+        """How many distinct exemplars there are: object variants, then background patches."""
+        return len(self.objects) * VARIANTS + len(self.backgrounds) * PATCHES
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One training example.
+
+        Returns:
+            ``source`` (3, S, S) float32 in [-1, 1], ``mask`` (1, S, S) float32 in {0, 1}, and ``features`` (D,) float32
+            or ``exemplar`` (E, E, 3) uint8.
+
+        Raises:
+            IndexError: if there are not that many items in an epoch.
+        """
+        if not 0 <= index < self.length:  # also what ends a loop over the items
+            raise IndexError(f"item {index} of {self.length}")
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        exemplar = self.draw(rng)
+        scene = self.scene(rng, exemplar)
+        # the paper's jitter is in pixels of a canvas of 512
+        jitter = max(1, round(JITTER * self.size / IMAGE_SIZE))
+        mask = random_mask(rng, scene.box, (self.size, self.size), jitter=jitter, extension=MASK_EXTENSION)
+        item: dict[str, Any] = {"source": chw(scene.source), "mask": mask[None].astype(np.float32)}
+        if self.features is not None:
+            item["features"] = self.features[exemplar].astype(np.float32)
+        else:
+            item["exemplar"] = self.exemplar(exemplar)
+        return item
+
+    def picture(self, index: int) -> np.ndarray:
+        """Just the picture of an item, also beyond the epoch's length: (3, S, S) float32 in [-1, 1]."""
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        return chw(self.scene(rng, self.draw(rng)).source)
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """The number of a random exemplar: an object in one of its colours, now and then a patch of a background."""
+        objects = len(self.objects) * VARIANTS
+        if rng.random() < PATCH_SHARE:
+            return objects + int(rng.integers(len(self.backgrounds) * PATCHES))
+        return int(rng.integers(objects))
+
+    def cutout(self, exemplar: int) -> np.ndarray:
+        """A variant of an object: (h, w, 4) uint8. Variant 0 is as it is, the others are recoloured, half are mirrored.
+
+        Scene and exemplar show the same variant, so an object faces the same way in both: at the size of the embedded
+        model, guessing which way costs more than it teaches.
+        """
+        number, variant = divmod(exemplar, VARIANTS)
+        picture = self.cutouts[number]
+        if variant == 0:
+            return picture
+        rng = np.random.default_rng((self.seed, 1, exemplar))
+        picture = recolour(rng, picture)
+        return np.ascontiguousarray(picture[:, ::-1]) if rng.random() < 0.5 else picture
+
+    def patch(self, exemplar: int) -> tuple[np.ndarray, Box]:
+        """A background, (H, W, 3) uint8, and a box in it that serves as its own object."""
+        number, _ = divmod(exemplar - len(self.objects) * VARIANTS, PATCHES)
+        photograph = self.photographs[number]
+        height, width = photograph.shape[:2]
+        rng = np.random.default_rng((self.seed, 2, exemplar))
+        w, h = (rng.uniform(0.15, 0.5, 2) * min(height, width)).astype(int)
+        left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+        return photograph, (left, top, left + int(w), top + int(h))
+
+    def exemplar(self, exemplar: int) -> np.ndarray:
+        """The picture a user would hand in for an object or patch, augmented: (E, E, 3) uint8, always the same."""
+        rng = np.random.default_rng((self.seed, 3, exemplar))
+        if exemplar >= len(self.objects) * VARIANTS:
+            photograph, box = self.patch(exemplar)
+            crop = photograph[box[1] : box[3], box[0] : box[2]]
+            picture = cv2.resize(crop, (self.exemplar_size, self.exemplar_size), interpolation=cv2.INTER_AREA)
+            return augment(rng, picture, strength=AUGMENTATION, flip=0)
+        backdrop = rng.random()
+        if backdrop < 0.25:
+            canvas = self.background(rng, self.exemplar_size)
+        else:  # product pictures: white or light grey, now and then any colour
+            colour = rng.integers(0, 256, 3) if backdrop < 0.45 else np.full(3, rng.choice((255, 255, 240, 200)))
+            canvas = np.broadcast_to(colour.astype(np.uint8), (self.exemplar_size, self.exemplar_size, 3)).copy()
+        picture = place_exemplar(canvas, self.cutout(exemplar), share=rng.uniform(0.75, 1.0))
+        return augment(rng, picture, strength=AUGMENTATION, flip=0)
+
+    def background(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        """A random square crop of a random background: (size, size, 3) uint8."""
+        photograph = self.photographs[int(rng.integers(len(self.photographs)))]
+        height, width = photograph.shape[:2]
+        side = int(rng.integers(min(size, height, width), min(height, width) + 1))
+        left, top = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
+        crop = photograph[top : top + side, left : left + side]
+        if rng.random() < 0.5:
+            crop = crop[:, ::-1]
+        return cv2.resize(np.ascontiguousarray(crop), (size, size), interpolation=cv2.INTER_AREA)
+
+    def scene(self, rng: np.random.Generator, exemplar: int) -> Scene:
+        """A scene around an object or patch, see `draw`."""
+        if exemplar >= len(self.objects) * VARIANTS:
+            return patch_scene(rng, *self.patch(exemplar), self.size)
+        return object_scene(rng, self.cutout(exemplar), self.background(rng, self.size))
+
+
+def read_pixels(file: Path, mode: str) -> np.ndarray:
+    """A picture of the folder that `prepare` built: (H, W, 3) or (H, W, 4) uint8.
+
+    Raises:
+        DataError: if it is gone, damaged or of another mode.
+    """
+    try:
+        with Image.open(file) as picture:
+            if picture.mode == mode:
+                return np.asarray(picture)
+            problem: object = f"its mode is {picture.mode}, not {mode}"
+    except OSError as error:
+        problem = error
+    raise DataError(f"cannot use {file}: {problem}; remove its folder and run `pbe prepare composites` again")
+
+
+def chw(picture: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 to (3, H, W) float32 in [-1, 1]."""
+    return np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32) / 127.5 - 1
+
+
+def recolour(rng: np.random.Generator, cutout: np.ndarray) -> np.ndarray:
+    """Turn the hue and change saturation and brightness, but not alpha: (h, w, 4) uint8 to the same."""
+    hsv = cv2.cvtColor(cutout[..., :3], cv2.COLOR_RGB2HSV).astype(np.float32)
+    hsv[..., 0] = (hsv[..., 0] + rng.uniform(0, 180)) % 180
+    hsv[..., 1] = np.clip(hsv[..., 1] * rng.uniform(0.5, 1.4), 0, 255)
+    hsv[..., 2] = np.clip(hsv[..., 2] * rng.uniform(0.7, 1.2), 0, 255)
+    colours = cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
+    return np.dstack([colours, cutout[..., 3]])
+
+
+def place_exemplar(canvas: np.ndarray, cutout: np.ndarray, share: float = 0.9) -> np.ndarray:
+    """Put a cut-out into the middle of a square canvas.
+
+    Args:
+        canvas: (E, E, 3) uint8, changed in place.
+        cutout: (h, w, 4) uint8.
+        share: longest side of the cut-out as a share of the canvas's.
+
+    Returns:
+        The canvas.
+    """
+    size = canvas.shape[0]
+    height, width = cutout.shape[:2]
+    scale = share * size / max(height, width)
+    width, height = max(1, round(width * scale)), max(1, round(height * scale))
+    cutout = cv2.resize(cutout, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    left, top = (size - width) // 2, (size - height) // 2
+    alpha = cutout[..., 3:].astype(np.float32) / 255
+    region = canvas[top : top + height, left : left + width]
+    region[:] = np.rint(region * (1 - alpha) + cutout[..., :3] * alpha)
+    return canvas
+
+
+def object_scene(rng: np.random.Generator, cutout: np.ndarray, background: np.ndarray) -> Scene:
+    """Paste an object: scaled, slightly turned and sheared, now and then with a soft shadow, under the scene's light.
+
+    Args:
+        rng: source of randomness.
+        cutout: (h, w, 4) uint8.
+        background: (S, S, 3) uint8.
+
+    Returns:
+        The scene, with the box of all that is visible of the object.
+    """
+    size = background.shape[0]
+    height, width = cutout.shape[:2]
+    longest = rng.uniform(*OBJECT_SHARE) * size
+    aspect = np.exp(rng.uniform(-0.15, 0.15))
+    scale = longest / max(height / aspect, width * aspect)
+    shrunk = (max(2, round(width * scale * aspect)), max(2, round(height * scale / aspect)))
+    small = cv2.resize(cutout, shrunk, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    height, width = small.shape[:2]
+    angle, shear = np.deg2rad(rng.normal(0, 4)), rng.uniform(-0.05, 0.05)
+    linear = np.array([[np.cos(angle), -np.sin(angle) + shear], [np.sin(angle), np.cos(angle)]])
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * (width / 2, height / 2) @ linear.T
+    reach = np.abs(corners).max(0)
+    margin = np.clip(size / 2 - reach - 2, 0, OFF_CENTRE * size)
+    centre = size / 2 + rng.uniform(-1, 1, 2) * margin
+    matrix = np.column_stack([linear, centre - linear @ (width / 2, height / 2)])
+    premultiplied = np.dstack([small[..., :3].astype(np.float32) * (small[..., 3:] / 255.0), small[..., 3]])
+    warped = cv2.warpAffine(premultiplied.astype(np.float32), matrix, (size, size), flags=cv2.INTER_LINEAR)
+    alpha = warped[..., 3:] / 255
+    visible = alpha[..., 0] > ALPHA_THRESHOLD / 255
+    if not visible.any():
+        visible[size // 2, size // 2] = True
+    rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+
+    scene: np.ndarray = background.astype(np.float32)
+    if rng.random() < 0.6:
+        scene *= 1 - contact_shadow(rng, alpha[..., 0], box)[..., None]
+    gain = rng.uniform(0.85, 1.1) * np.exp(rng.normal(0, 0.04, 3))
+    scene = scene * (1 - alpha) + warped[..., :3] * gain
+    return Scene(shade(rng, scene), box)
+
+
+def contact_shadow(rng: np.random.Generator, alpha: np.ndarray, box: Box) -> np.ndarray:
+    """The object's outline, squeezed flat at its foot and blurred.
+
+    Args:
+        rng: source of randomness.
+        alpha: (S, S) in [0, 1].
+        box: the object's.
+
+    Returns:
+        How much light the shadow takes, (S, S) float32 in [0, 0.6].
+    """
+    size = alpha.shape[0]
+    flatness = rng.uniform(0.1, 0.35)
+    shift_x, foot = rng.uniform(-0.1, 0.1) * size, float(box[3])
+    matrix = np.array([[1.0, 0.0, shift_x], [0.0, flatness, foot * (1 - flatness) - 1]])
+    shadow = cv2.warpAffine(alpha.astype(np.float32), matrix, (size, size))
+    return cv2.GaussianBlur(shadow, (0, 0), rng.uniform(1, 4) * size / 128) * np.float32(rng.uniform(0.2, 0.6))
+
+
+def shade(rng: np.random.Generator, scene: np.ndarray) -> np.ndarray:
+    """Light, tint and grain over object and background together: (S, S, 3) of [0, 255] to uint8."""
+    if rng.random() < 0.4:
+        contrast, brightness = rng.uniform(0.75, 1.15), rng.uniform(-15, 15)
+        tint = np.exp(rng.normal(0, 0.06, 3))
+        scene = ((scene - 128) * contrast + 128 + brightness) * tint
+    if rng.random() < 0.3:
+        scene = scene + rng.normal(0, rng.uniform(1, 5), scene.shape)
+    shaded: np.ndarray = np.rint(np.clip(scene, 0, 255)).astype(np.uint8)
+    return shaded
+
+
+def patch_scene(rng: np.random.Generator, photograph: np.ndarray, box: Box, size: int) -> Scene:
+    """A square crop of a photograph around a box in it: nothing is pasted.
+
+    Args:
+        rng: source of randomness.
+        photograph: (H, W, 3) uint8.
+        box: in the photograph, no longer than its shorter side.
+        size: side S of the scene, pixels.
+
+    Returns:
+        The scene, with the box where it lies in it.
+    """
+    height, width = photograph.shape[:2]
+    longest = max(box[2] - box[0], box[3] - box[1])
+    side = int(min(longest / rng.uniform(*OBJECT_SHARE), height, width))
+    side = max(side, longest)
+
+    def start(low: int, high: int, limit: int) -> int:
+        centred = (low + high - side) / 2 + rng.uniform(-OFF_CENTRE, OFF_CENTRE) * side
+        return int(np.clip(centred, max(0, high - side), min(low, limit - side)))
+
+    left, top = start(box[0], box[2], width), start(box[1], box[3], height)
+    crop = photograph[top : top + side, left : left + side]
+    scale = size / side
+    inside = [round((edge - origin) * scale) for edge, origin in zip(box, (left, top, left, top), strict=True)]
+    inside[2], inside[3] = max(inside[2], inside[0] + 1), max(inside[3], inside[1] + 1)
+    resized = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
+    return Scene(shade(rng, resized.astype(np.float32)), (inside[0], inside[1], inside[2], inside[3]))
