@@ -514,7 +514,7 @@ def test_bounds_of_nothing():
 @settings(max_examples=100, deadline=None)
 @given(masks(), st.floats(0, 3), st.integers(1, 60))
 def test_context_crop(mask, context, minimum):
-    crop = left, top, right, bottom = context_crop(mask, context, minimum)
+    left, top, right, bottom = context_crop(mask, context, minimum)
     side = right - left
     x0, y0, x1, y1 = mask_bounds(mask)
     assert bottom - top == side

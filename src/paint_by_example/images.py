@@ -367,7 +367,7 @@ def context_crop(mask: NDArray[np.bool_], context: float = CONTEXT, minimum: int
         MaskError: The mask selects nothing.
     """
     left, top, right, bottom = mask_bounds(mask)
-    height, width = mask.shape
+    height, width = (int(length) for length in mask.shape)
     side = max(math.ceil(max(right - left, bottom - top) * (1 + context)), minimum)
     side = min(side, max(width, height))  # more would show the model only what is made up around the picture
 
@@ -396,7 +396,7 @@ def crop_image(image: NDArray[Pixel], crop: Box) -> NDArray[Pixel]:
 
 
 def crop_mask(mask: NDArray[np.bool_], crop: Box) -> NDArray[np.bool_]:
-    """Cuts a box out of a mask, in step with `crop_image`: what repeats a repainted pixel of the border is repainted too.
+    """Cuts a box out of a mask, in step with `crop_image`: what repeats a repainted pixel is repainted too.
 
     Otherwise a hole at the picture's edge would show the model smeared copies of what stood in it.
 

@@ -1,0 +1,197 @@
+"""Builds the embedded model's parts, before `pbe train` teaches it to paint: what is fitted rather than trained.
+
+The embedded model is the paper's architecture in small: pictures of 128 pixels, latents of 12 channels at 16x16, a
+U-Net that is given the noisy latent, the masked latent and the mask and attends to one token, and EfficientNet-Lite0 in
+CLIP's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+import tyro
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.vae import DecoderOutput
+from torch import Tensor
+from tqdm import tqdm
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from . import efficientnet
+from .autoencoder import PatchAutoencoder
+from .conditioning import EmbeddedImageEncoder
+from .data.composites import Composites
+from .data.packages import read_entries
+from .pipeline import EMBEDDED, PaintByExamplePipeline, load_pipeline
+from .sampling import Scheduler, make_scheduler
+
+IMAGE_SIZE = 128  # side of the canvas, pixels
+LATENT_CHANNELS = 12
+HELD_OUT = "held_out.tsv"  # kind, package, group and name of every picture that is never trained on
+SAMPLES = 4096  # scenes and exemplars that principal components are fitted on
+
+
+def build(data: Path, out: Path, seed: int = 0, decoder_steps: int = 1200) -> None:
+    """Fit the latent space and the exemplar features on composites, and write an untrained model beside the features.
+
+    Args:
+        data: folder from ``pbe prepare composites``.
+        out: folder to write: ``model/`` in diffusers' layout, ``features.npy`` with a row for every training exemplar.
+        seed: of the network's initial weights and of the decoder's training.
+        decoder_steps: batches of 32 that the decoder is trained on.
+
+    Raises:
+        DataError: if the data are not there.
+    """
+    scenes = Composites(data, size=IMAGE_SIZE, seed=seed)
+    torch.manual_seed(seed)
+    encoder = EmbeddedImageEncoder()
+    encoder.backbone.load_state_dict(efficientnet.load_pretrained(0).state_dict())
+    out.mkdir(parents=True, exist_ok=True)
+    np.save(out / "features.npy", encode_exemplars(encoder.eval(), scenes))
+    vae = fit_autoencoder(scenes, seed)
+    train_decoder(vae, scenes, seed, decoder_steps)
+    PaintByExamplePipeline(
+        vae=vae,
+        image_encoder=encoder,
+        unet=build_unet(encoder.config.proj_size),
+        scheduler=build_scheduler(),
+        feature_extractor=build_feature_extractor(encoder.image_size),
+    ).save_pretrained(out / "model")
+
+
+def export(model: Path, data: Path, out: Path = EMBEDDED) -> None:
+    """Put a trained model into the package, in half precision, with the list of the pictures it was never trained on.
+
+    Args:
+        model: folder of the trained model.
+        data: folder from ``pbe prepare composites`` that it was trained on.
+        out: folder to write.
+
+    Raises:
+        ModelError: if the model cannot be loaded.
+        DataError: if the data are not there.
+    """
+    held_out = [entry for entry in read_entries(data) if entry.split == "held_out"]
+    load_pipeline(model, device="cpu", dtype=torch.float16).save_pretrained(out)
+    lines = sorted(f"{entry.kind}\t{entry.source}\t{entry.group}\t{entry.name}\n" for entry in held_out)
+    (out / HELD_OUT).write_text("".join(lines), encoding="utf-8")
+
+
+def build_unet(condition_size: int) -> UNet2DConditionModel:
+    """A fresh U-Net: [noisy latent, masked latent, mask] in, a prediction of the latent's shape out."""
+    return UNet2DConditionModel(
+        sample_size=IMAGE_SIZE // 8,
+        in_channels=2 * LATENT_CHANNELS + 1,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(64, 128, 192),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=condition_size,
+        attention_head_dim=4,  # diffusers' name for the number of heads
+    )
+
+
+def build_scheduler() -> Scheduler:
+    """Stable Diffusion's noise schedule; the network predicts v (Salimans and Ho, arXiv 2202.00512)."""
+    schedule = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+    )
+    return make_scheduler("dpm++", schedule)
+
+
+def build_feature_extractor(image_size: int) -> CLIPImageProcessorPil:
+    """How an exemplar becomes the encoder's input: squashed to a square, normalised."""
+    return CLIPImageProcessorPil(
+        size={"height": image_size, "width": image_size},
+        do_center_crop=False,
+        image_mean=list(efficientnet.MEAN),
+        image_std=list(efficientnet.STD),
+    )
+
+
+def normalise(exemplars: np.ndarray) -> Tensor:
+    """(B, E, E, 3) uint8 to (B, 3, E, E) float32 as EfficientNet-Lite wants it."""
+    x = torch.from_numpy(exemplars).permute(0, 3, 1, 2).float() / 255
+    return (x - torch.tensor(efficientnet.MEAN)[:, None, None]) / torch.tensor(efficientnet.STD)[:, None, None]
+
+
+@torch.inference_mode()
+def encode_exemplars(encoder: EmbeddedImageEncoder, scenes: Composites, batch_size: int = 64) -> np.ndarray:
+    """Fit the encoder's components on training exemplars and encode them all.
+
+    Returns:
+        (exemplars, F) float16.
+    """
+    pooled = []
+    for start in tqdm(range(0, scenes.exemplars, batch_size), desc="exemplars", unit="batch", mininterval=5):
+        numbers = range(start, min(start + batch_size, scenes.exemplars))
+        pooled.append(encoder.pool(normalise(np.stack([scenes.exemplar(number) for number in numbers]))))
+    table = torch.cat(pooled)
+    encoder.fit(table)
+    return np.asarray(encoder.components(table).half())
+
+
+def source_batches(scenes: Composites, batch_size: int, first: int = 0) -> Iterator[Tensor]:
+    """Scenes without end: (B, 3, S, S) in [-1, 1]."""
+    index = first
+    while True:
+        yield torch.from_numpy(np.stack([scenes.picture(index + i) for i in range(batch_size)]))
+        index += batch_size
+
+
+def fit_autoencoder(scenes: Composites, seed: int) -> PatchAutoencoder:
+    """Fit the principal components of patches; the decoder is still their linear inverse.
+
+    Args:
+        scenes: what it is fitted on.
+        seed: of the decoder's initial weights.
+    """
+    torch.manual_seed(seed)
+    vae = PatchAutoencoder(latent_channels=LATENT_CHANNELS)
+    side = vae.config.patch_size
+    sample = next(source_batches(scenes, SAMPLES // 8))
+    vae.fit(sample.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, side, side))
+    return cast(PatchAutoencoder, vae.eval())
+
+
+def train_decoder(vae: PatchAutoencoder, scenes: Composites, seed: int, steps: int) -> None:
+    """Train the decoder's network, which joins neighbouring patches. The latents stay what they are.
+
+    Args:
+        vae: its components are fitted.
+        scenes: what it is trained on.
+        seed: of the noise on the latents.
+        steps: batches of 32; the loss is L1 of pixels and of their differences.
+    """
+    torch.manual_seed(seed)
+    vae.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(vae.detail.parameters(), lr=1e-3, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=max(steps, 1), pct_start=0.05)
+    batches = source_batches(scenes, 32, first=SAMPLES)
+    with tqdm(range(steps), desc="decoder", unit="batch", mininterval=5) as progress:
+        for _ in progress:
+            x = next(batches)
+            z = vae.components(x)
+            # latents that the U-Net paints are never quite clean: the decoder learns to live with that
+            z = z + torch.randn_like(z) * torch.rand(len(z), 1, 1, 1) * 0.15
+            error = cast(DecoderOutput, vae.decode(z)).sample - x
+            loss = error.abs().mean() + 0.5 * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            progress.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+
+
+if __name__ == "__main__":
+    tyro.extras.subcommand_cli_from_dict({"build": build, "export": export})
