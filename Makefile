@@ -22,7 +22,7 @@ $(READY): pyproject.toml requirements/constraints.txt
 	$(BIN)/pip install --quiet -c requirements/constraints.txt -e '.[train,evaluate,dev]'
 	@touch $@
 
-demo: install ## paint a few examples into photographs: demo/strip.png
+demo: install ## paint an exemplar into a photograph: demo/strip.png
 	$(BIN)/python examples/demo.py
 	@echo demo/strip.png
 

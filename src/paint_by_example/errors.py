@@ -1,10 +1,10 @@
 """Errors a user can fix. The command prints them as one line; the server answers 422 with the same line.
 
-    UserError
-    ├── PictureError   a source, exemplar or mask file that cannot be used
-    ├── MaskError      a mask or box that selects nothing, or does not fit its picture
-    ├── ModelError     a model that cannot be found, or whose files do not fit together
-    └── DataError      training data, an index or a configuration that cannot be used
+UserError
+├── PictureError   a source, exemplar or mask file that cannot be used
+├── MaskError      a mask or box that selects nothing, or does not fit its picture
+├── ModelError     a model that cannot be found, or whose files do not fit together
+└── DataError      training data, an index or a configuration that cannot be used
 """
 
 from __future__ import annotations

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Trains the embedded model from nothing but packages: about six hours on two CPU cores. Running it again goes on where it
+# stopped. Needs Debian's apt-get and dpkg-deb, npm, and `make install` (extra: train).
+#
+#     runs/train_embedded.sh            the model in src/paint_by_example/assets/embedded
+#     STEPS=20 DECODER_STEPS=20 runs/train_embedded.sh      a try-out of a few minutes that overwrites no asset
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+PYTHON=${PYTHON:-.venv/bin/python}
+PBE=${PBE:-.venv/bin/pbe}
+DATA=${DATA:-data/composites}
+OUT=${OUT:-runs-out/embedded}
+STEPS=${STEPS:-20000}
+DECODER_STEPS=${DECODER_STEPS:-700}
+
+# 1. The pictures: cut-outs and backgrounds that come in packages. MODEL_CARD.md names their licences.
+mkdir -p data/downloads
+(
+  cd data/downloads
+  for package in tuxpaint-stamps-default openclipart-png plasma-workspace-wallpapers gnome-backgrounds mate-backgrounds \
+    lomiri-wallpapers-20.04 ukui-wallpapers; do
+    compgen -G "${package}_*.deb" >/dev/null || apt-get download "$package"
+  done
+  compgen -G "lobehub-fluent-emoji-3d-*.tgz" >/dev/null || npm pack @lobehub/fluent-emoji-3d
+)
+
+# 2. Cropped, filtered, split by object into those trained on and those held out.
+"$PBE" prepare composites "$DATA" --downloads data/downloads
+
+# 3. What is fitted rather than trained: latent space, exemplar features, and an untrained model around them.
+[ -e "$OUT/model/model_index.json" ] ||
+  "$PYTHON" -m paint_by_example.embedded build --data "$DATA" --out "$OUT" --decoder-steps "$DECODER_STEPS"
+
+# 4. Learning to paint.
+"$PBE" train --data "$DATA" --init "$OUT/model" --features "$OUT/features.npy" --output "$OUT/run" \
+  --steps "$STEPS" --decay-steps $((STEPS / 4)) --batch-size 48 --learning-rate 8e-4 --warmup-steps 300 \
+  --outside-weight 0.2 --timestep-power 2 --ema-decay 0.999 --checkpoint-every 250 --sample-every 500 --compile
+
+# 5. In half precision into the package.
+[ "$STEPS" -lt 1000 ] || "$PYTHON" -m paint_by_example.embedded export --model "$OUT/run/model" --data "$DATA"
