@@ -17,13 +17,18 @@ from torch.utils.data import DataLoader, Subset
 
 from paint_by_example.data import composites, packages
 from paint_by_example.data.composites import (
+    ITEMS,
     PATCHES,
+    PATCHING,
+    PICTURING,
+    RECOLOURING,
     VARIANTS,
     Composites,
     object_scene,
     patch_scene,
     place_exemplar,
     recolour,
+    resize_cutout,
 )
 from paint_by_example.data.packages import (
     Entry,
@@ -144,7 +149,7 @@ def test_features_take_the_place_of_exemplars(folder: Path) -> None:
         item = data[index]
         assert set(item) == {"source", "mask", "features"}
         assert item["features"].dtype == np.float32
-        assert item["features"].tolist() == [data.draw(np.random.default_rng((0, 0, index)))]
+        assert item["features"].tolist() == [data.draw(np.random.default_rng((0, ITEMS, index)))]
     with pytest.raises(DataError, match="5 rows of exemplar features for 56 exemplars"):
         Composites(folder, features=features[:5])
 
@@ -532,3 +537,21 @@ def test_near_copies_come_into_one_group_also_by_way_of_another() -> None:
     groups = [e.group for e in merged]
     assert groups[0] == groups[1] == groups[2]  # c is a copy of b, b of a
     assert len({groups[0], groups[3], groups[4], groups[5]}) == 4  # too far, or of another kind
+
+
+def test_what_is_invisible_does_not_bleed_into_the_edge():
+    """Opaque red beside invisible green: every size of it is red times alpha, without any green."""
+    cutout = np.zeros((40, 40, 4), np.uint8)
+    cutout[..., 1] = 255
+    cutout[8:30, 5:33] = (255, 0, 0, 255)
+    for size in ((13, 17), (40, 40), (90, 70)):
+        resized = resize_cutout(cutout, size)
+        assert resized.shape == (size[1], size[0], 4)
+        np.testing.assert_allclose(resized[..., 0], resized[..., 3], atol=1e-3)
+        assert resized[..., 1].max() == 0
+        assert 0 < (resized[..., 3] > 0).mean() < 1
+
+
+def test_items_share_no_random_stream_with_what_stays_the_same():
+    assert len({RECOLOURING, PATCHING, PICTURING}) == 3
+    assert max(RECOLOURING, PATCHING, PICTURING) < ITEMS  # epoch n has stream ITEMS + n

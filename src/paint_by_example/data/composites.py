@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError
-from ..images import IMAGE_SIZE, Box
+from ..images import IMAGE_SIZE, Box, Size
 from .augment import augment
 from .masks import JITTER, random_mask
 from .packages import ALPHA_THRESHOLD, count, read_entries
@@ -22,6 +22,7 @@ from .packages import prepare as prepare  # what `pbe prepare composites` calls
 
 VARIANTS = 6  # recoloured versions of each object, so that colour is not tied to shape
 PATCHES = 16  # boxes taken from each background as objects of their own, so that not everything is pasted
+RECOLOURING, PATCHING, PICTURING, ITEMS = 1, 2, 3, 4  # random streams; epoch n of the items has stream ITEMS + n
 PATCH_SHARE = 0.12  # share of training items that are such patches
 AUGMENTATION = 0.5  # strength of the exemplar's, of the paper's: cut-outs fill their picture and would leave it
 # An edit shows a square around the hole, which takes 57% of its side (`images.context_crop`). So do the scenes:
@@ -102,7 +103,7 @@ class Composites:
         """
         if not 0 <= index < self.length:  # also what ends a loop over the items
             raise IndexError(f"item {index} of {self.length}")
-        rng = np.random.default_rng((self.seed, self.epoch, index))
+        rng = np.random.default_rng((self.seed, ITEMS + self.epoch, index))
         exemplar = self.draw(rng)
         scene = self.scene(rng, exemplar)
         # the paper's jitter is in pixels of a canvas of 512
@@ -117,7 +118,7 @@ class Composites:
 
     def picture(self, index: int) -> np.ndarray:
         """Just the picture of an item, also beyond the epoch's length: (3, S, S) float32 in [-1, 1]."""
-        rng = np.random.default_rng((self.seed, self.epoch, index))
+        rng = np.random.default_rng((self.seed, ITEMS + self.epoch, index))
         return chw(self.scene(rng, self.draw(rng)).source)
 
     def draw(self, rng: np.random.Generator) -> int:
@@ -137,7 +138,7 @@ class Composites:
         picture = self.cutouts[number]
         if variant == 0:
             return picture
-        rng = np.random.default_rng((self.seed, 1, exemplar))
+        rng = np.random.default_rng((self.seed, RECOLOURING, exemplar))
         picture = recolour(rng, picture)
         return np.ascontiguousarray(picture[:, ::-1]) if rng.random() < 0.5 else picture
 
@@ -146,14 +147,14 @@ class Composites:
         number, _ = divmod(exemplar - len(self.objects) * VARIANTS, PATCHES)
         photograph = self.photographs[number]
         height, width = photograph.shape[:2]
-        rng = np.random.default_rng((self.seed, 2, exemplar))
+        rng = np.random.default_rng((self.seed, PATCHING, exemplar))
         w, h = (rng.uniform(0.15, 0.5, 2) * min(height, width)).astype(int)
         left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
         return photograph, (left, top, left + int(w), top + int(h))
 
     def exemplar(self, exemplar: int) -> np.ndarray:
         """The picture a user would hand in for an object or patch, augmented: (E, E, 3) uint8, always the same."""
-        rng = np.random.default_rng((self.seed, 3, exemplar))
+        rng = np.random.default_rng((self.seed, PICTURING, exemplar))
         if exemplar >= len(self.objects) * VARIANTS:
             photograph, box = self.patch(exemplar)
             crop = photograph[box[1] : box[3], box[0] : box[2]]
@@ -232,12 +233,27 @@ def place_exemplar(canvas: np.ndarray, cutout: np.ndarray, share: float = 0.9) -
     height, width = cutout.shape[:2]
     scale = share * size / max(height, width)
     width, height = max(1, round(width * scale)), max(1, round(height * scale))
-    cutout = cv2.resize(cutout, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    placed = resize_cutout(cutout, (width, height))
     left, top = (size - width) // 2, (size - height) // 2
-    alpha = cutout[..., 3:].astype(np.float32) / 255
     region = canvas[top : top + height, left : left + width]
-    region[:] = np.rint(region * (1 - alpha) + cutout[..., :3] * alpha)
+    region[:] = np.rint(region * (1 - placed[..., 3:] / 255) + placed[..., :3]).clip(0, 255)
     return canvas
+
+
+def resize_cutout(cutout: np.ndarray, size: Size) -> np.ndarray:
+    """Resize with premultiplied colours, so that those of invisible pixels do not bleed into the edge.
+
+    Args:
+        cutout: (h, w, 4) uint8.
+        size: (width, height).
+
+    Returns:
+        (height, width, 4) float32 in [0, 255], colours multiplied by alpha / 255.
+    """
+    premultiplied = cutout.astype(np.float32)
+    premultiplied[..., :3] *= premultiplied[..., 3:] / 255
+    shrinks = size[0] < cutout.shape[1]
+    return cv2.resize(premultiplied, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def object_scene(rng: np.random.Generator, cutout: np.ndarray, background: np.ndarray) -> Scene:
@@ -257,7 +273,7 @@ def object_scene(rng: np.random.Generator, cutout: np.ndarray, background: np.nd
     aspect = np.exp(rng.uniform(-0.15, 0.15))
     scale = longest / max(height / aspect, width * aspect)
     shrunk = (max(2, round(width * scale * aspect)), max(2, round(height * scale / aspect)))
-    small = cv2.resize(cutout, shrunk, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    small = resize_cutout(cutout, shrunk)
     height, width = small.shape[:2]
     angle, shear = np.deg2rad(rng.normal(0, 4)), rng.uniform(-0.05, 0.05)
     linear = np.array([[np.cos(angle), -np.sin(angle) + shear], [np.sin(angle), np.cos(angle)]])
@@ -266,8 +282,7 @@ def object_scene(rng: np.random.Generator, cutout: np.ndarray, background: np.nd
     margin = np.clip(size / 2 - reach - 2, 0, OFF_CENTRE * size)
     centre = size / 2 + rng.uniform(-1, 1, 2) * margin
     matrix = np.column_stack([linear, centre - linear @ (width / 2, height / 2)])
-    premultiplied = np.dstack([small[..., :3].astype(np.float32) * (small[..., 3:] / 255.0), small[..., 3]])
-    warped = cv2.warpAffine(premultiplied.astype(np.float32), matrix, (size, size), flags=cv2.INTER_LINEAR)
+    warped = cv2.warpAffine(small, matrix, (size, size), flags=cv2.INTER_LINEAR)
     alpha = warped[..., 3:] / 255
     visible = alpha[..., 0] > ALPHA_THRESHOLD / 255
     if not visible.any():
