@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Trains the embedded model from nothing but packages: about six hours on two CPU cores. Running it again goes on where it
+# Trains the embedded model from nothing but packages: many hours on two CPU cores. Running it again goes on where it
 # stopped. Needs Debian's apt-get and dpkg-deb, npm, and `make install` (extra: train).
 #
 #     runs/train_embedded.sh            the model in src/paint_by_example/assets/embedded
-#     STEPS=20 DECODER_STEPS=20 runs/train_embedded.sh      a try-out of a few minutes that overwrites no asset
+#     STEPS=20 DECODER_STEPS=20 runs/train_embedded.sh      a try-out that overwrites no asset
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
