@@ -36,7 +36,7 @@ def pictures(tmp_path, monkeypatch):
 
 
 def test_python_blocks(pictures):
-    from paint_by_example.pipeline import EMBEDDED
+    from paint_by_example.checkpoint import EMBEDDED
 
     names: dict[str, Any] = {
         "folder": str(EMBEDDED),

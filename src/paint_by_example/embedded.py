@@ -22,10 +22,11 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from . import efficientnet
 from .autoencoder import PatchAutoencoder
+from .checkpoint import EMBEDDED
 from .conditioning import EmbeddedImageEncoder
 from .data.composites import Composites
 from .data.packages import read_entries
-from .pipeline import EMBEDDED, PaintByExamplePipeline, load_pipeline
+from .pipeline import PaintByExamplePipeline, load_pipeline
 from .sampling import Scheduler, make_scheduler
 
 IMAGE_SIZE = 128  # side of the canvas, pixels
@@ -89,8 +90,9 @@ def build_unet(condition_size: int) -> UNet2DConditionModel:
         out_channels=LATENT_CHANNELS,
         block_out_channels=(64, 128, 192),
         layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        down_block_types=("CrossAttnDownBlock2D",) * 3,
+        up_block_types=("CrossAttnUpBlock2D",) * 3,
+        only_cross_attention=(True, False, False),  # at 16x16 self-attention would cost more than it gives
         cross_attention_dim=condition_size,
         attention_head_dim=4,  # diffusers' name for the number of heads
     )

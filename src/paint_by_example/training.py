@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -28,8 +28,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from .attention import collapse_cross_attention, dead_parameters
 from .data.composites import Composites
 from .data.dataset import BoxDataset, Examples
+from .data.latents import CHUNK, FIELDS, Latents, chunk_files, write_chunk
 from .errors import DataError, ModelError, UserError
 from .images import save_image, tensor_image
 from .pipeline import PaintByExamplePipeline, choose_device, latent_mask, load_pipeline
@@ -54,6 +56,9 @@ class TrainConfig:
     """Model to start from: a folder, the embedded one, or a name on the hub."""
     features: Path | None = None
     """Exemplar features of composites computed ahead (.npy); without them the encoder runs in every step."""
+    ahead: int = 0
+    """Examples whose latents are computed once, into latents/ of the run's folder, and trained on in turn: the model's
+    frozen parts then cost nothing. 0 draws each example anew."""
     steps: int = 10_000
     """Optimiser steps in all."""
     batch_size: int = 64
@@ -81,6 +86,9 @@ class TrainConfig:
     """Of data, noise, time steps and dropping."""
     workers: int = 1
     """Processes that make the data."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the networks' products; weights, sums and the loss stay in float32. bfloat16 is faster where the processor has
+    it (avx512_bf16, amx, a GPU)."""
     compile: bool = False
     """Compile the U-Net: some minutes at the start, faster steps."""
     checkpoint_every: int = 500
@@ -94,7 +102,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         whole = dict.fromkeys(("steps", "batch_size", "checkpoint_every", "sample_every", "log_every"), 1)
-        whole |= dict.fromkeys(("warmup_steps", "decay_steps", "seed", "workers"), 0)
+        whole |= dict.fromkeys(("ahead", "warmup_steps", "decay_steps", "seed", "workers"), 0)
         for name, least in whole.items():
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -124,9 +132,12 @@ class Network(nn.Module):
         for name in FROZEN:
             if (part := getattr(self.encoder, name, None)) is not None:
                 part.requires_grad_(False)
+        collapse_cross_attention(self.unet)
+        for name in dead_parameters(self.unet):
+            self.unet.get_parameter(name).requires_grad_(False)
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that learn, by name: the encoder's pretrained part is not among them."""
+        """The parameters that learn, by name, without the encoder's pretrained part and what one token makes idle."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
 
@@ -225,8 +236,7 @@ def diffusion_loss(
 
     Args:
         pipeline: the model.
-        batch: ``source`` (B, 3, H, W) in [-1, 1], ``mask`` (B, 1, H, W) in {0, 1}, and ``features`` (B, F) or
-            ``exemplar`` (B, E, E, 3) uint8.
+        batch: pictures as `frozen` takes them, or what it makes of them.
         config: the run's.
         generator: of time steps, noise and dropping, on the CPU.
         unet: the U-Net or its compiled form.
@@ -237,24 +247,47 @@ def diffusion_loss(
     Raises:
         ModelError: if the model predicts something else.
     """
-    source, mask = batch["source"], batch["mask"]
     encoder, scheduler = pipeline.image_encoder, pipeline.scheduler
-    with torch.no_grad():
-        z_0 = pipeline.encode_picture(source)
-        z_masked = pipeline.encode_picture(source * (1 - mask))
-        m = latent_mask(mask, z_0.shape[-2:])
-        if "features" in batch:
-            features = batch["features"]
-        else:
-            features = encoder.features(pipeline.exemplar_tensor(batch["exemplar"].cpu().numpy()).to(z_0))
-    condition = drop(encoder.decode(features), encoder.uncond_vector, config.drop_exemplar, generator)
+    latents = batch if "z_0" in batch else frozen(pipeline, batch)
+    z_0, z_masked, m, features = (latents[name] for name in FIELDS)
+    reduced = torch.autocast(z_0.device.type, getattr(torch, config.precision), enabled=config.precision != "float32")
+    with reduced:
+        condition = drop(encoder.decode(features), encoder.uncond_vector, config.drop_exemplar, generator)
     t = draw_timesteps(len(z_0), scheduler.config.num_train_timesteps, config.timestep_power, generator).to(z_0.device)
     noise = torch.randn(z_0.shape, generator=generator).to(z_0.device)
     z_t = add_noise(z_0, noise, t, scheduler)
-    predicted = unet(pipeline.unet_input(z_t, z_masked, m), t, condition).sample
-    error = (predicted - prediction_target(z_0, noise, t, scheduler)).square()
+    with reduced:
+        predicted = unet(pipeline.unet_input(z_t, z_masked, m), t, condition).sample
+    error = (predicted.float() - prediction_target(z_0, noise, t, scheduler)).square()
     weight = m + config.outside_weight * (1 - m)
     return cast(Tensor, (error * weight).mean() / weight.mean())
+
+
+@torch.no_grad()
+def frozen(pipeline: PaintByExamplePipeline, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the parts that do not learn make of a batch.
+
+    Args:
+        pipeline: the model.
+        batch: ``source`` (B, 3, H, W) in [-1, 1], ``mask`` (B, 1, H, W) in {0, 1}, and ``features`` (B, F) or
+            ``exemplar`` (B, E, E, 3) uint8.
+
+    Returns:
+        ``z_0`` and ``z_masked`` (B, C, h, w), ``latent_mask`` (B, 1, h, w), ``features`` (B, F).
+    """
+    source, mask = batch["source"], batch["mask"]
+    z_0 = pipeline.encode_picture(source)
+    if "features" in batch:
+        features = batch["features"]
+    else:
+        pixels = pipeline.exemplar_tensor(batch["exemplar"].cpu().numpy())
+        features = pipeline.image_encoder.features(pixels.to(z_0))
+    return {
+        "z_0": z_0,
+        "z_masked": pipeline.encode_picture(source * (1 - mask)),
+        "latent_mask": latent_mask(mask, z_0.shape[-2:]),
+        "features": features,
+    }
 
 
 def draw_timesteps(count: int, steps: int, power: float, generator: torch.Generator) -> Tensor:
@@ -399,8 +432,31 @@ def batches(config: TrainConfig, first: int, pipeline: PaintByExamplePipeline) -
     """
     data = load_examples(config, pipeline, "train")
     shuffle = config.seed if isinstance(data, BoxDataset) else None
+    if config.ahead:
+        compute_ahead(config, pipeline, data, shuffle)
+        data, shuffle = Latents(config.output / "latents", config.ahead), config.seed
     examples = Steps(data, first * config.batch_size, config.steps * config.batch_size, shuffle)
     return with_plain_errors(DataLoader(examples, config.batch_size, num_workers=config.workers))
+
+
+def compute_ahead(config: TrainConfig, pipeline: PaintByExamplePipeline, data: Examples, shuffle: int | None) -> None:
+    """Write the latents of the run's first examples, as far as they are not there.
+
+    Raises:
+        DataError: if the data cannot be used.
+    """
+    files = chunk_files(config.output / "latents", config.ahead)
+    missing = [number for number, (path, _) in enumerate(files) if not path.exists()]
+    with tqdm(total=sum(files[number][1] for number in missing), desc="latents", unit="picture", mininterval=5) as bar:
+        for number in missing:
+            path, length = files[number]
+            examples = Steps(data, number * CHUNK, number * CHUNK + length, shuffle)
+            made: list[dict[str, Tensor]] = []
+            for batch in with_plain_errors(DataLoader(examples, config.batch_size, num_workers=config.workers)):
+                batch = {name: value.to(pipeline.device) for name, value in batch.items()}
+                made.append({name: value.cpu() for name, value in frozen(pipeline, batch).items()})
+                bar.update(len(made[-1]["z_0"]))
+            write_chunk(path, {name: torch.cat([part[name] for part in made]).numpy() for name in FIELDS})
 
 
 def with_plain_errors(batches: Iterable[T]) -> Iterator[T]:

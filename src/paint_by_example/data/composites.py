@@ -176,9 +176,8 @@ class Composites:
         side = int(rng.integers(min(size, height, width), min(height, width) + 1))
         left, top = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
         crop = photograph[top : top + side, left : left + side]
-        if rng.random() < 0.5:
-            crop = crop[:, ::-1]
-        return cv2.resize(np.ascontiguousarray(crop), (size, size), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
+        return np.ascontiguousarray(small[:, ::-1]) if rng.random() < 0.5 else small
 
     def scene(self, rng: np.random.Generator, exemplar: int) -> Scene:
         """A scene around an object or patch, see `draw`."""
