@@ -12,8 +12,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from paint_by_example import PaintByExamplePipeline, UserError, load_pipeline, training
+from paint_by_example.attention import dead_parameters
+from paint_by_example.data import latents as data_latents
+from paint_by_example.data.latents import Latents
 from paint_by_example.errors import DataError, ModelError
 from paint_by_example.pipeline import latent_mask
 from paint_by_example.sampling import make_scheduler
@@ -25,6 +29,7 @@ from paint_by_example.training import (
     diffusion_loss,
     draw_timesteps,
     drop,
+    frozen,
     learning_rate_factor,
     prediction_target,
     train,
@@ -88,6 +93,84 @@ def same(first: Any, second: Any) -> bool:
     if isinstance(first, list | tuple):
         return len(first) == len(second) and all(map(same, first, second))
     return bool(first == second)
+
+
+# Latents ahead, reduced precision
+
+
+def test_latents_computed_ahead_are_what_the_frozen_parts_make(config: Callable[..., TrainConfig]) -> None:
+    run = config(ahead=5, steps=1)
+    pipeline = load_pipeline(run.init, device="cpu")
+    data = training.load_examples(run, pipeline, "train")
+    train(run)
+    latents = Latents(run.output / "latents", 5)
+    made = frozen(pipeline, default_collate([data[index] for index in range(5)]))
+    for index in range(5):
+        for name, value in latents[index].items():
+            np.testing.assert_allclose(value, made[name][index].numpy(), atol=2e-3, err_msg=name)
+    with pytest.raises(IndexError):
+        latents[5]
+
+
+def test_latents_are_made_once_in_chunks_and_each_is_trained_on_in_turn(
+    config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "CHUNK", 2)
+    monkeypatch.setattr(data_latents, "CHUNK", 2)
+    run = config(ahead=5, steps=1)
+    train(run)
+    files = sorted((run.output / "latents").glob("*.npy"))
+    assert [len(np.load(file)) for file in files] == [2, 2, 1]
+    kept = {file: file.read_bytes() for file in files}
+    times = {file: file.stat().st_mtime_ns for file in files}
+    files[1].unlink()  # as if it had been stopped there
+    train(config(ahead=5, steps=2))
+    assert {file: file.read_bytes() for file in files} == kept
+    assert files[0].stat().st_mtime_ns == times[files[0]]
+    seen = Steps(Latents(run.output / "latents", 5), 0, 5, shuffle=0)
+    order = [seen[index]["z_0"].tobytes() for index in range(5)]
+    assert len(set(order)) == 5
+
+
+def test_latents_of_other_data_are_not_taken(config: Callable[..., TrainConfig]) -> None:
+    train(config(ahead=3, steps=1))
+    with pytest.raises(DataError, match=r"latents.* are made of .*'seed': '0'.*not of .*'seed': '1'"):
+        train(config(ahead=3, steps=2, seed=1))
+
+
+@pytest.mark.parametrize("content", [b"", b"no array"])
+def test_a_damaged_chunk_of_latents(content: bytes, config: Callable[..., TrainConfig]) -> None:
+    run = config(ahead=3, steps=1)
+    train(run)
+    (chunk,) = (run.output / "latents").glob("*.npy")
+    chunk.write_bytes(content)
+    with pytest.raises(DataError, match=f"cannot read the latents {chunk}"):
+        train(config(ahead=3, steps=2))
+    chunk.unlink()
+    train(run)
+    with pytest.raises(DataError, match="does not hold 2 examples"):
+        Latents(run.output / "latents", 2)
+
+
+def test_bfloat16_trains_nearly_as_float32_does(config: Callable[..., TrainConfig]) -> None:
+    exact, reduced = (config(precision=precision) for precision in ("float32", "bfloat16"))
+    pipeline = load_pipeline(exact.init, device="cpu")
+    batch = batch_of(pipeline)
+    expected, found = (
+        diffusion_loss(pipeline, batch, run, torch.Generator().manual_seed(0), pipeline.unet)
+        for run in (exact, reduced)
+    )
+    assert found.dtype == torch.float32
+    assert found != expected
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0)
+
+
+def test_what_one_token_makes_idle_is_not_trained(models: dict[str, Path]) -> None:
+    pipeline = load_pipeline(models["embedded"], device="cpu")
+    trained = Network(pipeline).trained()
+    dead = {f"unet.{name}" for name in dead_parameters(pipeline.unet)}
+    assert dead
+    assert not dead & trained.keys()
 
 
 # The parts of a step

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from .attention import collapse_cross_attention, dead_parameters
 from .data.composites import Composites
 from .data.dataset import BoxDataset, Examples
-from .data.latents import CHUNK, FIELDS, Latents, chunk_files, write_chunk
+from .data.latents import CHUNK, FIELDS, Latents, check_made_of, chunk_files, write_chunk
 from .errors import DataError, ModelError, UserError
 from .images import save_image, tensor_image
 from .pipeline import PaintByExamplePipeline, choose_device, latent_mask, load_pipeline
@@ -443,9 +443,11 @@ def compute_ahead(config: TrainConfig, pipeline: PaintByExamplePipeline, data: E
     """Write the latents of the run's first examples, as far as they are not there.
 
     Raises:
-        DataError: if the data cannot be used.
+        DataError: if the data cannot be used, or what is there was made of other data.
     """
-    files = chunk_files(config.output / "latents", config.ahead)
+    folder = config.output / "latents"
+    check_made_of(folder, {name: str(getattr(config, name)) for name in ("data", "features", "init", "seed")})
+    files = chunk_files(folder, config.ahead)
     missing = [number for number, (path, _) in enumerate(files) if not path.exists()]
     with tqdm(total=sum(files[number][1] for number in missing), desc="latents", unit="picture", mininterval=5) as bar:
         for number in missing:

@@ -6,6 +6,7 @@ one that is there is whole, and building again goes on with those that are missi
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,25 @@ def chunk_files(folder: Path, count: int) -> list[tuple[Path, int]]:
     ]
 
 
+def check_made_of(folder: Path, settings: dict[str, str]) -> None:
+    """Note in a new folder what its latents are made of, and compare in one that is there.
+
+    Raises:
+        DataError: if they are made of something else, or the note is damaged.
+    """
+    note = folder / "made_of.json"
+    if not note.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        return
+    try:
+        found = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {note}: {error}; remove {folder} to compute the latents anew") from error
+    if found != settings:
+        raise DataError(f"the latents in {folder} are made of {found}, not of {settings}; remove it or choose another")
+
+
 def read_chunk(path: Path, length: int) -> np.ndarray:
     """A chunk, mapped into memory, not read.
 
@@ -66,7 +86,7 @@ def read_chunk(path: Path, length: int) -> np.ndarray:
     """
     try:
         chunk = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(f"cannot read the latents {path}: {error}; remove the file and run again") from error
     if chunk.dtype.names != FIELDS or len(chunk) != length:
         raise DataError(f"{path} does not hold {length} examples of {', '.join(FIELDS)}; remove it and run again")
