@@ -194,6 +194,37 @@ def test_pndm_is_plms():
     torch.testing.assert_close(last.z_t, z, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", ["ddim", "pndm"])
+def test_every_number_of_steps_from_1_to_100_against_a_reference(name):
+    """Written out in float64: DDIM's step without noise (arXiv 2010.02502, equation 12), and for PLMS the same step with
+    noise extrapolated by Adams and Bashforth after a first step of Heun's (arXiv 2202.09778, section 3.3)."""
+    scheduler = make_scheduler(name, RELEASED)
+    z_T = double_noise(4)
+    extrapolation = [[], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24]]
+
+    def step(z, e, a, b):
+        return math.sqrt(b) * (z - math.sqrt(1 - a) * e) / math.sqrt(a) + math.sqrt(1 - b) * e
+
+    for n in range(1, 101):
+        levels = [1 + i * (1000 // n) for i in reversed(range(n))]
+        alphas = [float(alpha_bar(scheduler, t)) for t in [*levels, 0]]
+        z, history, asked = z_T, [], []
+        for i, t in enumerate(levels):
+            history.append(wavy(z, torch.tensor(t)))
+            asked.append(t)
+            e = history[-1]
+            if name == "pndm" and i == 0 and n > 1:
+                e = (e + wavy(step(z, e, *alphas[:2]), torch.tensor(levels[1]))) / 2
+                asked.append(levels[1])
+            elif name == "pndm" and i > 0:
+                weights = extrapolation[min(i, 3)]
+                e = sum(weight * past for weight, past in zip(weights, reversed(history), strict=False))
+            z = step(z, e, *alphas[i : i + 2])
+        run = list(denoise(wavy, z_T, scheduler, n))
+        assert [taken.t for taken in run] == asked
+        torch.testing.assert_close(run[-1].z_t, z, rtol=0, atol=1e-9, msg=lambda m, n=n: f"{n} steps: {m}")
+
+
 def test_plms_extrapolates_noise_whatever_the_model_predicts():
     noise_model = make_scheduler("pndm", RELEASED)
     *_, expected = denoise(wavy, double_noise(4), noise_model, 12)
