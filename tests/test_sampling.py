@@ -196,8 +196,8 @@ def test_pndm_is_plms():
 
 @pytest.mark.parametrize("name", ["ddim", "pndm"])
 def test_every_number_of_steps_from_1_to_100_against_a_reference(name):
-    """Written out in float64: DDIM's step without noise (arXiv 2010.02502, equation 12), and for PLMS the same step with
-    noise extrapolated by Adams and Bashforth after a first step of Heun's (arXiv 2202.09778, section 3.3)."""
+    """Written out in float64: DDIM's step (arXiv 2010.02502, equation 12, σ = 0), for PLMS with noise extrapolated by
+    Adams and Bashforth's coefficients after a first step of Heun's (arXiv 2202.09778, section 3.3)."""
     scheduler = make_scheduler(name, RELEASED)
     z_T = double_noise(4)
     extrapolation = [[], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24]]
