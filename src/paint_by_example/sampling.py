@@ -14,8 +14,8 @@ Symbols: z_t = √ᾱ_t z_0 + √(1 - ᾱ_t) ε with ε ~ N(0, 1) and ᾱ_t the 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -29,6 +29,12 @@ Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 PredictWithCondition: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`predict(z_t, t, condition)`, with one (1,D) condition per latent."""
+
+DrawNoise: TypeAlias = Callable[[Sequence[int], Sequence[torch.Generator], torch.device | str, torch.dtype], Tensor]
+"""`draw(shape, generators, device, dtype)`: (C,h,w) of one picture, B generators -> N(0, 1), (B,C,h,w)."""
+
+Run: TypeAlias = Generator["Step", Tensor | None, None]
+"""Yields steps; latents that are sent to it, (B,C,h,w), take the place of the step's `z_t`."""
 
 Scheduler: TypeAlias = DDIMScheduler | PNDMScheduler | DPMSolverMultistepScheduler | UniPCMultistepScheduler
 SchedulerName: TypeAlias = Literal["ddim", "pndm", "dpm++", "unipc"]
@@ -65,7 +71,11 @@ class Step:
 
 
 def guide(
-    predict: PredictWithCondition, condition: Tensor, null_condition: Tensor, guidance_scale: float | Tensor
+    predict: PredictWithCondition,
+    condition: Tensor,
+    null_condition: Tensor,
+    guidance_scale: float | Tensor,
+    rescale: float = 0.0,
 ) -> Predict:
     """Close a conditional model over its condition, with classifier-free guidance (arXiv 2207.12598).
 
@@ -82,7 +92,14 @@ def guide(
         condition: (B,1,D), or (1,1,D) for all pictures.
         null_condition: (1,1,D).
         guidance_scale: λ, one for all pictures or one each, (B,).
+        rescale: φ, how far to bring the guided prediction's deviation back to that of the conditional one, which a
+            large λ exceeds: e ← φ e std(e_condition) / std(e) + (1 - φ) e (arXiv 2305.08891, section 3.4).
+
+    Raises:
+        UserError: `rescale` is not in 0 .. 1.
     """
+    if not 0 <= rescale <= 1:
+        raise UserError(f"guidance_rescale must be between 0 and 1, got {rescale}")
     scale = torch.as_tensor(guidance_scale, dtype=torch.float64)  # () or (B,); double until it meets a prediction
     if bool((scale == 1).all()):
         return lambda z_t, t: predict(z_t, t, condition.expand(len(z_t), -1, -1))
@@ -91,7 +108,11 @@ def guide(
         conditions = torch.cat([c.to(condition).expand(len(z_t), -1, -1) for c in (null_condition, condition)])
         t = torch.cat([t, t]) if t.ndim else t
         e_null, e_condition = predict(torch.cat([z_t, z_t]), t, conditions).chunk(2)
-        return e_null + scale.view(-1, 1, 1, 1).to(e_null) * (e_condition - e_null)
+        e = e_null + scale.view(-1, 1, 1, 1).to(e_null) * (e_condition - e_null)
+        if rescale > 0:
+            wanted, found = (x.float().std((1, 2, 3), keepdim=True) for x in (e_condition, e))
+            e = (rescale * wanted / found + (1 - rescale)).to(e) * e
+        return e
 
     return guided
 
@@ -128,6 +149,30 @@ def draw_noise(
         [
             torch.randn(*shape, generator=generator, device=generator.device).to(device, dtype)
             for generator in generators
+        ]
+    )
+
+
+def draw_batch(
+    shape: Sequence[int],
+    generators: Sequence[torch.Generator],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Draw as diffusers does: in `dtype`, and where all pictures share a generator, in one go for the whole batch.
+
+    Arguments and result are those of `draw_noise`. On the CPU in float32 the two agree wherever C h w is a multiple of
+    16; on a GPU a draw for two pictures is not two draws for one.
+    """
+    first = generators[0]
+    if all(generator is first for generator in generators):
+        draws = [(len(generators), first)]
+    else:
+        draws = [(1, generator) for generator in generators]
+    return torch.cat(
+        [
+            torch.randn(count, *shape, generator=generator, device=generator.device, dtype=dtype).to(device)
+            for count, generator in draws
         ]
     )
 
@@ -180,6 +225,21 @@ def make_scheduler(name: SchedulerName, config: Scheduler | Mapping[str, Any]) -
 def default_steps(scheduler: Scheduler) -> int:
     """How many steps a run takes if nobody says: the authors' 50 for DDIM and PLMS, 20 for the two of second order."""
     return 50 if isinstance(scheduler, DDIMScheduler | PNDMScheduler) else 20
+
+
+def first_step(strength: float, steps: int) -> int:
+    """How many of the noisiest levels a run leaves out that changes its source by `strength`, for `denoise(start=...)`.
+
+    Args:
+        strength: Share of the levels that is visited; 1 starts from noise alone. One level is always visited.
+        steps: Noise levels to visit, were it from the first.
+
+    Raises:
+        UserError: `strength` is not above 0 and at most 1.
+    """
+    if not 0 < strength <= 1:
+        raise UserError(f"strength must be above 0 and at most 1, got {strength}")
+    return min(steps - round(steps * strength), steps - 1)
 
 
 def timesteps(scheduler: Scheduler, steps: int) -> Tensor:
@@ -250,8 +310,11 @@ def denoise(
     eta: float = 0.0,
     generators: Sequence[torch.Generator] | None = None,
     start: int = 0,
-) -> Iterator[Step]:
+    draw: DrawNoise = draw_noise,
+) -> Run:
     """Go from noise to a clean latent, yielding every step; to cancel, stop iterating.
+
+    Latents that are sent to it take the place of those it yielded.
 
     `scheduler` is only read: any number of runs may share it, also at once. Errors are raised at the first step.
 
@@ -263,6 +326,7 @@ def denoise(
         eta: Noise added in each step, 0 (none) to 1 (as much as DDPM); DDIM only.
         generators: Those that drew `z_T`, one per picture; needed where `eta` > 0.
         start: How many of the noisiest levels to leave out, 0 .. steps - 1.
+        draw: Where the noise of `eta` comes from.
 
     Raises:
         UserError: A number is out of its range, or `eta` does not go with the scheduler.
@@ -301,10 +365,32 @@ def denoise(
         stochastic = {}
         if eta > 0 and generators:
             # Equation 12 of arXiv 2010.02502, with σ_t = η times that of DDPM (equation 16).
-            stochastic = {"eta": eta, "variance_noise": draw_noise(z_t.shape[1:], generators, z_t.device, z_t.dtype)}
+            stochastic = {"eta": eta, "variance_noise": draw(z_t.shape[1:], generators, z_t.device, z_t.dtype)}
         z_t = solver.step(prediction, steps - 1 - visit, z_t, **stochastic).prev_sample
 
-        yield Step(index=index, total=len(visits), t=int(t), z_t=z_t, z_0=z_0)
+        sent = yield Step(index=index, total=len(visits), t=int(t), z_t=z_t, z_0=z_0)
+        if sent is not None:
+            z_t = sent.to(z_t)
+
+
+def in_step(runs: Sequence[Run]) -> Run:
+    """Take the steps of several runs of one length together, yielding each as one step of all their pictures.
+
+    Kernels differ between sizes of batch, and so do the last bits of what they give. A picture that has a run of its
+    own comes out the same, bit for bit, whatever else is made at once.
+
+    Args:
+        runs: At least one; not started yet.
+    """
+    taken = [next(run) for run in runs]
+    while True:
+        z_t, z_0 = (torch.cat([getattr(step, name) for step in taken]) for name in ("z_t", "z_0"))
+        sent = yield replace(taken[0], z_t=z_t, z_0=z_0)
+        parts = [None] * len(runs) if sent is None else sent.split([len(step.z_t) for step in taken])
+        try:
+            taken = [run.send(part) for run, part in zip(runs, parts, strict=True)]
+        except StopIteration:
+            return
 
 
 # ---------------------------------------------------------------------------------------------------------------------

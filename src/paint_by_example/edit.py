@@ -1,0 +1,336 @@
+"""Edits of pictures of any size: a square around each region is painted and pasted back, the rest stays bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, cast
+
+import numpy as np
+import PIL.Image
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import __version__
+from .errors import MaskError, PictureError, UserError
+from .images import (
+    Box,
+    Picture,
+    box_mask,
+    context_crop,
+    crop_image,
+    crop_mask,
+    image_tensor,
+    load_image,
+    load_mask,
+    mask_bounds,
+    mask_tensor,
+    paste_back,
+    resize,
+    resize_mask,
+    save_image,
+    tensor_image,
+)
+from .inputs import Blend, Exemplar, as_list, check_seeds, common_count, exemplar_pictures
+from .painter import GUIDANCE_SCALE, Painter
+from .record import File, Record, Region, picture_file
+from .sampling import (
+    SchedulerName,
+    Step,
+    default_steps,
+    first_step,
+    in_step,
+    make_scheduler,
+    seeded_generators,
+    timesteps,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """The result of `PaintByExamplePipeline.edit`."""
+
+    images: list[PIL.Image.Image]
+    """One picture a seed, of the source's size and mode."""
+    records: list[Record]
+    """What each was made of and with."""
+    boxes: list[Box]
+    """Of each region the square that the model saw and painted, in pixels of the source; it may reach outside."""
+    seconds: float
+    """Time it took, wall clock."""
+    nsfw_content_detected: list[bool] | None = None
+    """What the safety checker says of each picture; None without one."""
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each picture."""
+        return [record.seed for record in self.records]
+
+    @property
+    def guidance_scale(self) -> float:
+        """λ."""
+        return self.records[0].guidance_scale
+
+    @property
+    def steps(self) -> int:
+        """Noise levels there were to visit, in each region."""
+        return self.records[0].steps
+
+    @property
+    def box(self) -> Box:
+        """The first of `boxes`: all there is in an edit of one region."""
+        return self.boxes[0]
+
+    def save(self, path: str | os.PathLike[str], index: int = 0) -> None:
+        """Save a result, in a PNG file together with its record: ``pbe edit --from`` makes it again.
+
+        Args:
+            path: ends in one of the suffixes in `images.WRITABLE`; its folder exists.
+            index: which of the results.
+
+        Raises:
+            PictureError: the suffix is unknown, or the file cannot be written.
+        """
+        save_image(self.images[index], path, info=self.records[index].info(Path(path).parent))
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The square of a picture that is painted, at the model's resolution."""
+
+    mask: NDArray[np.bool_]
+    """Of the whole picture, (H, W), True = repaint."""
+    crop: Box
+    """Where the square lies in the picture; it may reach outside."""
+    size: int
+    """Its side as the model paints it, pixels."""
+
+    def tensors(self, pixels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """The square of a picture (H, W, 3) and of its mask: (1, 3, S, S) in [-1, 1] and (1, 1, S, S) in {0, 1}."""
+        size = (self.size, self.size)
+        x = image_tensor(resize(crop_image(pixels, self.crop), size))
+        return x, mask_tensor(resize_mask(crop_mask(self.mask, self.crop), size))
+
+    def paste(self, pixels: NDArray[np.uint8], painted: Tensor, feather: int = 0) -> NDArray[np.uint8]:
+        """Put the painted square (1, 3, S, S) into a picture: a new (H, W, 3), the same outside the mask."""
+        (square,) = tensor_image(painted)
+        return paste_back(pixels, square, self.mask, self.crop, feather)
+
+
+def padded_canvases(images: object, masks: object, padding: int, size: int) -> list[tuple[NDArray[np.uint8], Canvas]]:
+    """Pictures and the squares around their masks, for ``padding_mask_crop``.
+
+    Args:
+        images: sources, one or several.
+        masks: of the same number, or one of them.
+        padding: pixels around the mask.
+        size: side of the square as it is painted.
+
+    Returns:
+        Of each the picture, (H, W, 3), and the square.
+
+    Raises:
+        UserError: the padding is negative, or a picture is a tensor.
+    """
+    if padding < 0:
+        raise UserError(f"padding_mask_crop must be at least 0 pixels, got {padding}")
+    sources, selections = cast(list[Picture], as_list(images)), cast(list[Picture], as_list(masks))
+    if any(isinstance(one, Tensor) for one in (*sources, *selections)):
+        raise PictureError("padding_mask_crop keeps pixels as they are and needs pictures, not tensors")
+    count = common_count(sources=len(sources), masks=len(selections))
+    pictures = [load_image(source).convert("RGB") for source in sources]
+    canvases = []
+    for picture, one in zip(_repeat(pictures, count), _repeat(selections, count), strict=True):
+        selected = load_mask(one, picture.size)
+        left, top, right, bottom = mask_bounds(selected)
+        crop = context_crop(selected, context=0, minimum=max(right - left, bottom - top) + 2 * padding)
+        canvases.append((np.asarray(picture), Canvas(selected, crop, size)))
+    return canvases
+
+
+class Editor(Painter):
+    """The part of the pipeline that edits."""
+
+    def edit(
+        self,
+        source: Picture,
+        *,
+        exemplar: Exemplar | Sequence[Exemplar],
+        mask: Picture | Sequence[Picture] | None = None,
+        box: Box | Sequence[Box] | None = None,
+        guidance_scale: float = GUIDANCE_SCALE,
+        steps: int | None = None,
+        seed: int | Sequence[int] = 0,
+        scheduler: SchedulerName | None = None,
+        feather: int = 0,
+        strength: float = 1.0,
+        eta: float = 0.0,
+        guidance_rescale: float = 0.0,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Edit:
+        """Paint an exemplar into a picture of any size, or several into one region each.
+
+        A square around the mask is painted at the model's resolution and pasted back at the picture's own. Pixels
+        outside the mask are those of the source, bit for bit. The result for a seed is the same alone or among others.
+
+        With a list of masks or boxes there are as many regions, painted in that order; each sees what was painted
+        before it, and where two overlap the later one stays. Of exemplars there is one for all regions or one for each.
+        Several exemplars of one object are a `Blend`.
+
+        Args:
+            source: the picture to edit: a path, a PIL picture or an array.
+            exemplar: a picture of what to paint, or a `Blend` of several; a list of these for a list of regions.
+            mask: white where to repaint, of the source's size; this or ``box``. A list for several regions.
+            box: (left, top, right, bottom) to repaint, in pixels. A list for several regions.
+            guidance_scale: λ: the larger, the more alike the exemplar; 1 is no guidance, 0 no exemplar.
+            steps: noise levels to visit; what the solver is good at by default.
+            seed: one for one result, several for several; each in 0 .. 2^64 - 1.
+            scheduler: ddim, pndm, dpm++ or unipc; the model's own by default.
+            feather: pixels over which the painted part fades in, inside the mask.
+            strength: how far to leave what stood in the region: the share of the noise levels that is visited, above 0;
+                below 1 it starts from the source, noised.
+            eta: noise added in each step, 0 to 1; DDIM only.
+            guidance_rescale: 0 to 1, how far to bring the contrast that a large λ adds back (arXiv 2305.08891, 3.4).
+            on_step: called after every step, for progress, previews, and, by raising, for cancelling. Latents are those
+                of all results, (B, C, h, w), in the order of the seeds. Steps count through all regions.
+
+        Returns:
+            The results and their settings.
+
+        Raises:
+            UserError: for a picture, mask, box or setting that cannot be used, in one line.
+        """
+        started = time.perf_counter()
+        picture = load_image(source)
+        places = _places(mask, box, picture.size)
+        exemplars = _exemplars(exemplar)
+        count = common_count(regions=len(places), exemplars=len(exemplars))
+        if count != len(places):
+            raise UserError(
+                f"{count} exemplars were given for one region; give a mask or box for each, or a Blend of the exemplars"
+            )
+        seeds = check_seeds(seed)
+        for name, value in (("guidance_scale", guidance_scale), ("guidance_rescale", guidance_rescale)):
+            if not math.isfinite(value):
+                raise UserError(f"{name} must be a finite number, got {value}")
+        if feather < 0:
+            raise UserError(f"feather must be at least 0 pixels, got {feather}")
+        solver = self.scheduler if scheduler is None else make_scheduler(scheduler, self.scheduler)
+        steps = default_steps(solver) if steps is None else steps
+        timesteps(solver, steps)  # raises what there is to raise before the work, not after the exemplar is encoded
+        first_step(strength, steps)
+
+        regions, conditions = [], []
+        loaded = [exemplar_pictures(one) for one in exemplars]
+        for (place, _), one, pictures in zip(places, _repeat(exemplars, count), _repeat(loaded, count), strict=True):
+            given = one.exemplars if isinstance(one, Blend) else [one]
+            files = [picture_file(path, image) for path, (image, _) in zip(given, pictures, strict=True)]
+            shares = tuple(zip(files, (share for _, share in pictures), strict=True))
+            regions.append(dataclasses.replace(place, exemplars=shares))
+        for pictures in loaded:
+            conditions.append(self.blended([(self.encode_exemplar([image]), share) for image, share in pictures]))
+
+        # Each picture has a run of its own, and the runs go in step: see `in_step`. Its generator serves all regions.
+        generators = seeded_generators(seeds)
+        results = [np.asarray(picture.convert("RGB"))] * len(seeds)
+        canvases = [Canvas(selected, context_crop(selected), self.image_size) for _, selected in places]
+        for index, (canvas, condition) in enumerate(zip(canvases, _repeat(conditions, count), strict=True)):
+            runs = [
+                self.paint(
+                    *canvas.tensors(pixels),
+                    condition,
+                    guidance_scale=guidance_scale,
+                    steps=steps,
+                    generators=[generator],
+                    scheduler=solver,
+                    eta=eta,
+                    strength=strength,
+                    guidance_rescale=guidance_rescale,
+                )
+                for pixels, generator in zip(results, generators, strict=True)
+            ]
+            for step in in_step(runs):
+                if on_step is not None:
+                    on_step(_counted(step, index, count))
+            with torch.no_grad():
+                painted = [self.decode_latent(z_0) for z_0 in singly(step.z_t)]
+            results = [canvas.paste(*pair, feather) for pair in zip(results, painted, strict=True)]
+
+        images = [_like(picture, pixels) for pixels in results]
+        flagged = self.check_safety([PIL.Image.fromarray(pixels) for pixels in results])
+        self.maybe_free_model_hooks()
+        record = Record(
+            version=__version__,
+            model=File(self.model_name or self.name_or_path, self.fingerprint()),
+            source=picture_file(source, picture),
+            regions=tuple(regions),
+            seed=0,
+            guidance_scale=float(guidance_scale),
+            steps=int(steps),
+            scheduler=scheduler,
+            eta=float(eta),
+            strength=float(strength),
+            guidance_rescale=float(guidance_rescale),
+            feather=int(feather),
+            compat=self.compat,
+        )
+        return Edit(
+            images=images,
+            records=[dataclasses.replace(record, seed=each) for each in seeds],
+            boxes=[canvas.crop for canvas in canvases],
+            seconds=time.perf_counter() - started,
+            nsfw_content_detected=flagged,
+        )
+
+
+def _places(mask: object, box: object, size: tuple[int, int]) -> list[tuple[Region, NDArray[np.bool_]]]:
+    """The regions, without their exemplars, and what each selects, (H, W)."""
+    if mask is not None and box is not None:
+        raise MaskError("both a mask and a box were given; give one of them")
+    if mask is None and box is None:
+        raise MaskError("neither a mask nor a box was given; give one of them")
+    places = []
+    if mask is not None:
+        for one in cast(list[Picture], as_list(mask)):
+            selected = load_mask(one, size)
+            places.append((Region((), mask=picture_file(one, selected)), selected))
+    else:
+        for one_box in cast(list[Box], as_list(box)):
+            left, top, right, bottom = (int(side) for side in one_box)
+            places.append((Region((), box=(left, top, right, bottom)), box_mask((left, top, right, bottom), size)))
+    return places
+
+
+def _exemplars(exemplar: Exemplar | Sequence[Exemplar]) -> list[Exemplar]:
+    return cast(list[Exemplar], as_list(exemplar))
+
+
+def _repeat(values: list[T], count: int) -> Iterator[T]:
+    return iter(values * (count if len(values) == 1 else 1))
+
+
+def singly(z: Tensor) -> list[Tensor]:
+    """(B, ...) to B copies of (1, ...): of their own memory, whose alignment kernels may look at."""
+    return [one.clone() for one in z.split(1)]
+
+
+def _counted(step: Step, region: int, regions: int) -> Step:
+    """A step of one region, counted through all of them."""
+    return dataclasses.replace(step, index=region * step.total + step.index, total=regions * step.total)
+
+
+def _like(picture: PIL.Image.Image, pixels: NDArray[np.uint8]) -> PIL.Image.Image:
+    """A result with the source's transparency, and its colour profile, without which it would look different."""
+    result = PIL.Image.fromarray(pixels)
+    if picture.mode == "RGBA":
+        result.putalpha(picture.getchannel("A"))
+    result.info = dict(picture.info)
+    return result

@@ -1,0 +1,401 @@
+"""The model's parts and the method itself: tensors in, tensors out. Editing and training both stand on it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from .compat import BEHAVIOURS, Behaviour, Compat, check_compat, fit_exemplar, global_generator, guidance, latent_mask
+from .errors import ModelError, PictureError, UserError
+from .inputs import Blend, Exemplar, exemplar_pictures
+from .record import HASH_LENGTH
+from .sampling import (
+    DrawNoise,
+    Run,
+    Scheduler,
+    add_noise,
+    denoise,
+    draw_batch,
+    draw_noise,
+    first_step,
+    guide,
+    timesteps,
+)
+from .switches import Switches
+
+PACKAGE = __name__.partition(".")[0]
+GUIDANCE_SCALE = 5.0  # the paper's
+SAMPLED = 4096  # values of a tensor that enter a model's fingerprint, at most
+
+SafetyChecker = Callable[[list[PIL.Image.Image]], Sequence[bool]]
+"""Takes pictures, says of each whether it should not be seen."""
+
+
+class Painter(Switches):
+    """A model: its parts, what they say of themselves, and the method.
+
+    Args:
+        vae: pictures to latents and back.
+        image_encoder: exemplar to condition, see `conditioning`.
+        unet: [noisy latent, masked latent, mask] and condition to a prediction.
+        scheduler: the noise schedule, and the solver used by default.
+        safety_checker: None, or what is asked about every result: a `SafetyChecker`, or Stable Diffusion's module. A
+            result that it flags is reported, and left as it is.
+        feature_extractor: carries the exemplar's size and normalisation.
+        requires_safety_checker: not used.
+    """
+
+    model_cpu_offload_seq = "image_encoder->unet->vae"
+    _optional_components = ["safety_checker", "feature_extractor"]  # noqa: RUF012 - diffusers' name and type
+    _compat: Compat | None = None
+    model_name: str | None = None
+    """The path or name that the model was loaded by."""
+
+    def __init__(
+        self,
+        vae: Any,
+        image_encoder: Any,
+        unet: Any,
+        scheduler: Any,
+        safety_checker: Any = None,
+        feature_extractor: Any = None,
+        requires_safety_checker: bool = False,
+    ) -> None:
+        super().__init__()
+        if "clip_sample" not in scheduler.config:
+            # Only DDIM knows the key, and its default is True, but latents have no fixed range. Where the others carry
+            # it too, DDIMScheduler.from_config(pipe.scheduler.config) comes out right.
+            scheduler.register_to_config(clip_sample=False)
+        is_part = isinstance(safety_checker, torch.nn.Module)
+        self.register_modules(
+            vae=vae,
+            image_encoder=image_encoder,
+            unet=unet,
+            scheduler=scheduler,
+            safety_checker=safety_checker if is_part else None,
+            feature_extractor=feature_extractor,
+        )
+        if not is_part:
+            self.safety_checker = safety_checker  # a function is no part that could be saved
+        self.register_to_config(requires_safety_checker=requires_safety_checker)
+
+    def register_to_config(self, **settings: Any) -> None:
+        """Note parts and settings for ``model_index.json``.
+
+        Args:
+            settings: by name; a part is noted as (library, class).
+        """
+        for name, value in settings.items():
+            # diffusers notes the module a class is defined in; the released checkpoint names the package, and so do we
+            if isinstance(value, tuple) and str(value[0]).startswith(f"{PACKAGE}."):
+                settings[name] = (PACKAGE, value[1])
+        super().register_to_config(**settings)
+
+    # --- what the model's parts say of themselves ---------------------------------------------------------------------
+
+    @property
+    def latent_factor(self) -> int:
+        """Pixels of the picture to one of the latent, per side."""
+        config = self.vae.config
+        return int(config.get("patch_size") or 2 ** (len(config["block_out_channels"]) - 1))
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square the model paints best, pixels."""
+        return int(self.unet.config.sample_size) * self.latent_factor
+
+    @property
+    def compat(self) -> Compat | None:
+        """Whose behaviour is shown: "original", "diffusers", or None for this package's own; see `compat`.
+
+        It is no part of a model and is not saved with it. Setting it to anything else raises a `UserError`.
+        """
+        return self._compat
+
+    @compat.setter
+    def compat(self, value: str | None) -> None:
+        self._compat = check_compat(value)
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """What `compat` stands for."""
+        return BEHAVIOURS[self._compat]
+
+    def null_condition(self) -> Tensor:
+        """The condition of no exemplar, (1, 1, D)."""
+        vector = self.image_encoder.uncond_vector
+        if vector.device.type != "meta":
+            return cast(Tensor, vector)
+        # Under sequential offload the encoder's parameters are only there while it works.
+        side = self.image_encoder.image_size
+        with torch.no_grad():
+            nothing = torch.zeros(1, 3, side, side, dtype=self.unet.dtype, device=self._execution_device)
+            return cast(Tensor, self.image_encoder(nothing, return_uncond_vector=True)[1])
+
+    def fingerprint(self) -> str:
+        """A hash of weights and noise schedule, that tells one model from another.
+
+        Of each tensor at most `SAMPLED` values count, in float16: the same model in float32 and float16 has one
+        fingerprint, and five gigabytes take no longer than five megabytes. It is no protection against forgery.
+        """
+        digest = hashlib.sha256()
+        for part in ("vae", "image_encoder", "unet"):
+            module = getattr(self, part)
+            for name, value in sorted(module.state_dict().items()):
+                if value.device.type == "meta":
+                    value = _offloaded(module, name)
+                flat = value.detach().flatten()
+                sample = flat[:: -(-len(flat) // SAMPLED) or 1]
+                digest.update(f"{part}.{name} {tuple(value.shape)}".encode())
+                digest.update(sample.to("cpu", torch.float16).numpy().tobytes())
+        schedule = {key: value for key, value in self.scheduler.config.items() if not key.startswith("_")}
+        digest.update(json.dumps(schedule, sort_keys=True, default=str).encode())
+        digest.update(type(self.scheduler).__name__.encode())
+        return digest.hexdigest()[:HASH_LENGTH]
+
+    # --- tensors in, tensors out: shared by editing and training ------------------------------------------------------
+
+    def encode_picture(self, x: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None = None) -> Tensor:
+        """Pictures to latents.
+
+        Args:
+            x: (B, 3, H, W) in [-1, 1].
+            generator: samples the posterior, one for all or one each; without it the mean is taken.
+
+        Returns:
+            (B, C, h, w), about unit variance.
+        """
+        posterior = self.vae.encode(x).latent_dist
+        z = posterior.mode()
+        if generator is not None and hasattr(posterior, "std"):  # the embedded model's has no deviation
+            generators = [generator] * len(z) if isinstance(generator, torch.Generator) else generator
+            z = posterior.mean + posterior.std * self._draw(z.shape[1:], generators, z.device, z.dtype)
+        return cast(Tensor, z * self.vae.config.scaling_factor)
+
+    @property
+    def _draw(self) -> DrawNoise:
+        noise = self.behaviour.noise
+        if noise == "each in float32":
+            return draw_noise
+        if noise == "batch in the weights' type":
+            return draw_batch
+        return lambda shape, generators, device, dtype: draw_batch(shape, generators, device, torch.float32).to(dtype)
+
+    def decode_latent(self, z_0: Tensor) -> Tensor:
+        """Latents to pictures: (B, C, h, w) to (B, 3, H, W), about [-1, 1]."""
+        return cast(Tensor, self.vae.decode(z_0 / self.vae.config.scaling_factor).sample)
+
+    def unet_input(self, z_t: Tensor, z_masked: Tensor, mask: Tensor) -> Tensor:
+        """What the U-Net sees: noisy latent, masked latent, mask, in the authors' order of channels.
+
+        Args:
+            z_t: (B, C, h, w).
+            z_masked: (B, C, h, w), latent of the source with a grey hole.
+            mask: (B, 1, h, w) in [0, 1], 1 = repaint.
+
+        Returns:
+            (B, 2 C + 1, h, w).
+        """
+        keep = 1 - mask  # the released U-Net was trained on 1 = keep; this is the only place where the mask is flipped
+        return torch.cat([z_t, z_masked, keep], dim=1)
+
+    def exemplar_tensor(self, exemplars: Sequence[PIL.Image.Image] | np.ndarray) -> Tensor:
+        """Exemplars as the encoder takes them: squashed to its square, unless `compat` says otherwise, and normalised.
+
+        Args:
+            exemplars: RGB pictures, or (B, E, E, 3) uint8.
+
+        Returns:
+            (B, 3, S, S) float32.
+
+        Raises:
+            ModelError: if the model does not say how an exemplar is normalised.
+        """
+        return self._normalised(exemplars, self.image_encoder.image_size, self.behaviour.exemplar)
+
+    def _normalised(self, pictures: Sequence[PIL.Image.Image] | np.ndarray, side: int, how: Any) -> Tensor:
+        if self.feature_extractor is None:
+            raise ModelError(
+                "the model has no feature_extractor, which says how an exemplar is normalised; give it one"
+            )
+        images = [one if isinstance(one, PIL.Image.Image) else PIL.Image.fromarray(one) for one in pictures]
+        squares = [fit_exemplar(image.convert("RGB"), side, how) for image in images]
+        x = torch.from_numpy(np.stack([np.asarray(square) for square in squares])).permute(0, 3, 1, 2).float() / 255
+        mean, std = (
+            torch.tensor(values)[:, None, None]
+            for values in (self.feature_extractor.image_mean, self.feature_extractor.image_std)
+        )
+        return (x - mean) / std
+
+    @torch.no_grad()
+    def encode_exemplar(self, exemplars: Sequence[PIL.Image.Image] | np.ndarray) -> Tensor:
+        """Exemplars to conditions: pictures to (B, 1, D)."""
+        x = self.exemplar_tensor(exemplars).to(self._execution_device, self.unet.dtype)
+        return cast(Tensor, self.image_encoder(x))
+
+    @torch.no_grad()
+    def condition(self, exemplar: Exemplar | Tensor) -> Tensor:
+        """An exemplar of any kind to a condition.
+
+        Args:
+            exemplar: a picture, a `Blend`, or a tensor (3, S, S) normalised as the encoder wants it.
+
+        Returns:
+            (1, 1, D).
+
+        Raises:
+            PictureError: for a picture that cannot be used, or a tensor of another shape.
+        """
+        if not isinstance(exemplar, Tensor):
+            # One by one: whatever else is encoded, a picture's condition is the same to the last bit.
+            return self.blended([(self.encode_exemplar([one]), share) for one, share in exemplar_pictures(exemplar)])
+        side = self.image_encoder.image_size
+        if exemplar.shape != (3, side, side):
+            raise PictureError(f"exemplars must be of shape (B, 3, {side}, {side}), got {tuple(exemplar.shape)}")
+        return cast(Tensor, self.image_encoder(exemplar[None].to(self._execution_device, self.unet.dtype)))
+
+    @staticmethod
+    def blended(conditions: Sequence[tuple[Tensor, float]]) -> Tensor:
+        """The weighted sum of conditions, (1, 1, D) each; a single one as it is."""
+        if len(conditions) == 1:
+            return conditions[0][0]
+        total = sum(share * condition.double() for condition, share in conditions)
+        return cast(Tensor, total).to(conditions[0][0].dtype)
+
+    def conditions(self, exemplars: Any) -> Tensor:
+        """Exemplars of any kind, one or several, to (B, 1, D)."""
+        if isinstance(exemplars, Tensor):
+            listed: list[Any] = list(exemplars) if exemplars.ndim == 4 else [exemplars]
+        else:
+            listed = [exemplars] if isinstance(exemplars, Blend) else _as_exemplars(exemplars)
+        if not listed:
+            raise UserError("an empty list was given; give at least one source, mask and exemplar")
+        return torch.cat([self.condition(exemplar) for exemplar in listed])
+
+    @torch.no_grad()
+    def paint(
+        self,
+        source: Tensor,
+        mask: Tensor,
+        condition: Tensor,
+        *,
+        guidance_scale: float | Tensor = GUIDANCE_SCALE,
+        steps: int = 50,
+        generators: Sequence[torch.Generator] | None,
+        scheduler: Scheduler | None = None,
+        eta: float = 0.0,
+        strength: float = 1.0,
+        guidance_rescale: float = 0.0,
+        z_T: Tensor | None = None,
+        copies: int = 1,
+    ) -> Run:
+        """The method itself: denoise under the masked source and the exemplar's condition, yielding every step.
+
+        Args:
+            source: (B, 3, H, W) in [-1, 1], H and W multiples of the latent factor.
+            mask: (B, 1, H, W) in {0, 1}.
+            condition: (B copies, 1, D).
+            guidance_scale: λ, one for all or (B copies,).
+            steps: noise levels to visit.
+            generators: one a result; one on the CPU draws the same noise whatever the model's device. None draws from
+                torch's global generator.
+            scheduler: the solver; the model's own by default.
+            eta: noise added in each step, DDIM only.
+            strength: share of the noise levels that is visited; below 1 it starts from the source, noised.
+            guidance_rescale: see `guide`.
+            z_T: (B copies, C, h, w), noise to start from; drawn from the generators by default.
+            copies: results for each source, standing together; its posterior is drawn once for all of them.
+
+        Yields:
+            Each step; the last one's ``z_t`` is the clean latent. Latents sent back take the place of ``z_t``.
+
+        Raises:
+            UserError: for a number out of its range.
+            ModelError: for a scheduler that is not known here.
+        """
+        behaviour, solver = self.behaviour, scheduler or self.scheduler
+        device, dtype = self._execution_device, self.unet.dtype
+        start = first_step(strength, steps)
+        count, size = len(source) * copies, tuple(side // self.latent_factor for side in source.shape[-2:])
+        own = posterior = generators
+        if own is None:
+            own = [global_generator(device)] * count
+            # The authors' code draws the posterior's noise on the CPU whatever the device.
+            posterior = [torch.default_generator] * count if behaviour.first_draw == "posterior" else own
+        assert posterior is not None
+
+        m = latent_mask(mask.float(), size, behaviour.latent_mask)
+        source, mask, m, condition = (x.to(device, dtype) for x in (source, mask, m, condition))
+        shape = (self.unet.config.out_channels, *size)
+        if z_T is None and behaviour.first_draw == "latents":
+            z_T = self._draw(shape, own, device, dtype)
+        sampled = posterior[: len(source)] if behaviour.posterior == "sample" else None
+        z_masked = self.encode_picture(source * (1 - mask), sampled).repeat_interleave(copies, 0)
+        if z_T is None:
+            z_T = self._draw(shape, own, device, dtype)
+        if start:
+            z_0 = self.encode_picture(source).repeat_interleave(copies, 0)
+            z_T = add_noise(z_0, z_T, timesteps(solver, steps)[start], solver)
+        m = m.repeat_interleave(copies, 0)
+
+        def predict(z_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+            repeats = len(z_t) // len(z_masked)  # two where guidance asks for both predictions at once
+            x = self.unet_input(z_t, z_masked.repeat(repeats, 1, 1, 1), m.repeat(repeats, 1, 1, 1))
+            return cast(Tensor, self.unet(x, t, encoder_hidden_states=condition).sample)
+
+        scale = guidance(guidance_scale, behaviour.guided)
+        guided = guide(predict, condition, self.null_condition(), scale, guidance_rescale)
+        yield from denoise(guided, z_T, solver, steps, eta=eta, generators=own, start=start, draw=self._draw)
+
+    # --- what a result shows ------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def check_safety(self, pictures: Sequence[PIL.Image.Image]) -> list[bool] | None:
+        """Ask the safety checker, where there is one, about results; it is shown copies, and changes none.
+
+        Args:
+            pictures: RGB.
+
+        Returns:
+            Of each whether it is flagged; None without a checker.
+        """
+        checker = self.safety_checker
+        if checker is None:
+            return None
+        if not isinstance(checker, torch.nn.Module):
+            return [bool(flag) for flag in checker([picture.copy() for picture in pictures])]
+        vision = getattr(checker.config, "vision_config", None)
+        pixels = self._normalised(list(pictures), int(getattr(vision, "image_size", 224)), "centre")
+        flags = []
+        for picture, one in zip(pictures, pixels, strict=True):
+            shown = np.asarray(picture.convert("RGB"), dtype=np.float32)[None] / 255
+            _, found = checker(
+                images=shown.copy(), clip_input=one[None].to(self._execution_device, next(checker.parameters()).dtype)
+            )
+            flags.append(bool(found[0]))
+        return flags
+
+
+def _as_exemplars(exemplars: Any) -> list[Any]:
+    """One or several pictures, Blends or tensors as a list; an array (B, H, W, C) is B pictures."""
+    many = isinstance(exemplars, list | tuple) or (isinstance(exemplars, np.ndarray) and exemplars.ndim == 4)
+    listed = list(exemplars) if many else [exemplars]
+    return [one[0] if isinstance(one, Tensor) and one.ndim == 4 and len(one) == 1 else one for one in listed]
+
+
+def _offloaded(module: torch.nn.Module, name: str) -> Tensor:
+    """A tensor that accelerate's sequential offload keeps outside its module."""
+    owner, _, key = name.rpartition(".")
+    hook = getattr(module.get_submodule(owner), "_hf_hook", None)
+    for single in getattr(hook, "hooks", [hook]):
+        weights = getattr(single, "weights_map", None)
+        if weights is not None:
+            return cast(Tensor, weights[key])
+    raise ModelError(f"the weights of {name} are not in memory")
