@@ -54,7 +54,8 @@ class Blend:
         total = math.fsum(weights)
         if not (all(map(math.isfinite, weights)) and total > 0):
             raise UserError(f"the weights of a Blend must be finite and of a positive sum, got {weights}")
-        return [weight / total for weight in weights]
+        # Left alone where the sum is 1 but for rounding, so that shares that were recorded come out as they were.
+        return weights if math.isclose(total, 1, rel_tol=1e-12) else [weight / total for weight in weights]
 
 
 Exemplar: TypeAlias = Picture | Blend

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import PictureError, UserError
-from .images import Box, Picture
+from .errors import PictureError
+from .images import Box, Picture, box_mask, load_exemplar, load_image, load_mask
 
 KEY = "paint_by_example"  # of the text chunk
 HASH_LENGTH = 32  # hexadecimal digits kept of SHA-256
@@ -239,17 +239,101 @@ def check_unchanged(file: File, content: Image.Image | NDArray[np.bool_], what: 
         PictureError: it is not the same.
     """
     if content_hash(content) != file.sha256:
-        raise PictureError(f"the {what} {file.path} has changed since; {instead} to use it, or another, nevertheless")
+        raise PictureError(
+            f"the {what} {file.path} of the recorded edit has changed since; {instead} to use it nevertheless"
+        )
 
 
 def recorded_path(file: File, what: str, instead: str) -> str:
     """Where an entry's file is.
 
     Raises:
-        UserError: it was handed over in memory and has no path, or is gone.
+        PictureError: it was handed over in memory and has no path, or is gone.
     """
     if file.path is None:
-        raise UserError(f"the {what} of the recorded edit was not a file; {instead}")
+        raise PictureError(f"the {what} of the recorded edit was not a file; {instead}")
     if not Path(file.path).exists():
-        raise UserError(f"the {what} {file.path} of the recorded edit is gone; {instead}")
+        raise PictureError(f"the {what} {file.path} of the recorded edit is gone; {instead}")
     return file.path
+
+
+# --- making it again --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GatheredExemplar:
+    """The pictures of one region's exemplar."""
+
+    paths: list[str]
+    pictures: list[Image.Image]
+    shares: list[float]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What an edit is made of, loaded."""
+
+    path: str
+    """Of the source."""
+    source: Image.Image
+    where: list[str | os.PathLike[str] | Box]
+    """Of each region the mask's path, or the box."""
+    masks: list[NDArray[np.bool_]]
+    """Of each region what is repainted, (H, W)."""
+    exemplars: list[GatheredExemplar]
+    """Of each region, or one for all."""
+
+
+def gather(
+    record: Record | None,
+    source: str | os.PathLike[str] | None = None,
+    where: Sequence[str | os.PathLike[str] | Box] = (),
+    exemplars: Sequence[str | os.PathLike[str]] = (),
+) -> Gathered:
+    """Load the pictures of an edit: those that are named, and for what is left out, those of a record.
+
+    Args:
+        record: of an edit to make again; without one, all must be named.
+        source: its path.
+        where: a mask's path or a box for each region.
+        exemplars: paths, one for each region or one for all.
+
+    Raises:
+        UserError: one cannot be used, or is not what it was when it was recorded.
+    """
+    if source is None:
+        assert record is not None
+        path = recorded_path(record.source, "source", "give SOURCE")
+        picture = load_image(path)
+        check_unchanged(record.source, picture, "source", "give SOURCE")
+    else:
+        path = os.fspath(source)
+        picture = load_image(path)
+
+    masks, places = [], list(where)
+    for place in where:
+        masks.append(box_mask(place, picture.size) if isinstance(place, tuple) else load_mask(place, picture.size))
+    if not where:
+        assert record is not None
+        for region in record.regions:
+            if region.box is not None:
+                places.append(region.box)
+                masks.append(box_mask(region.box, picture.size))
+            elif region.mask is not None:
+                mask = recorded_path(region.mask, "mask", "give --mask or --box")
+                places.append(mask)
+                masks.append(load_mask(mask, picture.size))
+                check_unchanged(region.mask, masks[-1], "mask", "give --mask")
+
+    gathered = [GatheredExemplar([os.fspath(one)], [load_exemplar(one)], [1.0]) for one in exemplars]
+    if not exemplars:
+        assert record is not None
+        for region in record.regions:
+            again = GatheredExemplar([], [], [])
+            for file, share in region.exemplars:
+                again.paths.append(recorded_path(file, "exemplar", "give --exemplar"))
+                again.pictures.append(load_exemplar(again.paths[-1]))
+                again.shares.append(share)
+                check_unchanged(file, again.pictures[-1], "exemplar", "give --exemplar")
+            gathered.append(again)
+    return Gathered(path, picture, places, masks, gathered)
