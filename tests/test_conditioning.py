@@ -1,7 +1,6 @@
 """The encoders: the released one by its tensors' names and what one token does to attention, the embedded one's fit."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,23 +11,7 @@ from transformers import CLIPVisionConfig
 
 from paint_by_example import EmbeddedImageEncoder, PaintByExampleImageEncoder, conditioning
 from paint_by_example.conditioning import POOLED_SIZE, ExemplarEncoder
-
-KEYS = Path(__file__).parent / "data" / "keys_image_encoder.tsv"
-
-
-def released_tensors() -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes in the released checkpoint."""
-    for line in KEYS.read_text().splitlines():
-        if line.startswith("#"):
-            continue
-        name, shape = line.split("\t")
-        sizes = tuple(int(size) for size in shape.split())
-        numbers = re.search(r"\{0\.\.(\d+)\}", name)
-        if numbers is None:
-            yield name, sizes
-        else:
-            for number in range(int(numbers[1]) + 1):
-                yield name.replace(numbers[0], str(number)), sizes
+from tests import released
 
 
 @pytest.fixture(scope="module")
@@ -60,20 +43,16 @@ def embedded() -> EmbeddedImageEncoder:
 
 
 def test_names_and_shapes_are_those_of_the_released_checkpoint() -> None:
-    config = CLIPVisionConfig(  # image_encoder/config.json of the released model
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        image_size=224,
-        patch_size=14,
-        projection_dim=768,
-    )
     with torch.device("meta"):
-        encoder = PaintByExampleImageEncoder(config)
-    released = dict(released_tensors())
-    assert len(released) == 476
-    assert {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()} == released
+        encoder = PaintByExampleImageEncoder(CLIPVisionConfig(**released.IMAGE_ENCODER))
+    start = "image_encoder/"
+    expected = {
+        name.removeprefix(start): shape
+        for name, shape in released.tensors("diffusers").items()
+        if name.startswith(start)
+    }
+    assert len(expected) == 476
+    assert {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()} == expected
     assert encoder.image_size == 224
 
 

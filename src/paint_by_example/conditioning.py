@@ -57,7 +57,8 @@ class Mapper(nn.Module):
 
     def __init__(self, config: CLIPVisionConfig) -> None:
         super().__init__()
-        blocks = (config.num_hidden_layers + 1) // 5
+        # the released configuration does not say; ours does where the depth does not follow from CLIP's
+        blocks = getattr(config, "mapper_layers", None) or (config.num_hidden_layers + 1) // 5
         width = config.hidden_size
         self.blocks = nn.ModuleList(
             BasicTransformerBlock(width, 1, width, activation_fn="gelu", attention_bias=True) for _ in range(blocks)
