@@ -1,6 +1,7 @@
 """The command: what it answers, where it writes it, how it fails."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from paint_by_example.cli import COMMANDS, flatten, main
 from paint_by_example.errors import ModelError
+from paint_by_example.record import File, Record, Region, read_record
 from tests import tiny
 
 HEAVY = ("torch", "diffusers", "transformers", "numpy", "cv2", "PIL")
@@ -31,7 +34,23 @@ class FakePipeline:
         for index in range(3):
             on_step(SimpleNamespace(index=index, total=3))
         picture = Image.new("RGB", source.size, "red")
-        return SimpleNamespace(images=[picture], seeds=[asked["seed"]], steps=3, guidance_scale=5.0, seconds=0.25)
+        regions = len(asked["mask"]) if isinstance(asked["mask"], list) else 1
+        record = Record(
+            version="0",
+            model=File(None, "m"),
+            source=File(None, "s"),
+            regions=(Region(((File(None, "e"), 1.0),), mask=File(None, "r")),) * regions,
+            seed=asked["seed"],
+            guidance_scale=5.0,
+            steps=3,
+            scheduler=None,
+            eta=0.0,
+            strength=1.0,
+            guidance_rescale=0.0,
+            feather=0,
+            compat=None,
+        )
+        return SimpleNamespace(images=[picture], records=[record], steps=3, guidance_scale=5.0, seconds=0.25)
 
 
 @pytest.fixture
@@ -114,6 +133,7 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
         ([*EDIT, "--box", "1,2,3,4", "--steps", "many"], ("--steps", "many")),
         ([*EDIT, "--box", "1,2,3,4", "--setps", "5"], ("--setps",)),
         (["edit", "source.png", "--box", "1,2,3,4"], ("--exemplar",)),
+        (["edit", "--exemplar", "exemplar.png", "--box", "1,2,3,4"], ("SOURCE",)),
         (["info", "embedded", "more"], ("more",)),
     ],
 )
@@ -198,6 +218,28 @@ def test_strip_shows_four_pictures(folder: Path, pipeline: FakePipeline) -> None
     names = {(0, 0, 255): "blue", (0, 0, 0): "black", (255, 0, 0): "red", (255, 255, 255): "white"}
     bands = [name for name, _ in groupby(names[pixel] for pixel in row if pixel in names)]  # not what is between two
     assert bands == ["white", "blue", "white", "black", "white", "black", "white", "red", "white", "red", "white"]
+
+
+def test_a_result_says_how_it_was_made(folder: Path, pipeline: FakePipeline) -> None:
+    (folder / "results").mkdir()
+    assert main([*EDIT, "--mask", "mask.png", "--seed", "7", "--output", "results/out.png"]) == 0
+    with Image.open("results/out.png") as out:
+        text = out.info["paint_by_example"]
+    assert str(folder) not in text  # paths are relative: to share a result is not to tell where it was made
+    made = read_record("results/out.png")
+    assert (made.seed, made.model.path) == (7, "embedded")
+    assert made.source.path is not None
+    assert Path(made.source.path).resolve() == folder / "source.png"
+    (region,) = made.regions
+    assert region.mask is not None
+    assert Path(region.mask.path or "").resolve() == folder / "mask.png"
+    assert Path(region.exemplars[0][0].path or "").resolve() == folder / "exemplar.png"
+
+
+def test_a_region_for_each_mask(folder: Path, pipeline: FakePipeline) -> None:
+    assert main([*EDIT, "--box", "1,1,5,5", "--box", "20,5,30,9", "--exemplar", "source.png"]) == 0
+    assert [mask.sum() for mask in pipeline.asked["mask"]] == [16, 40]
+    assert [exemplar.size for exemplar in pipeline.asked["exemplar"]] == [(16, 16), (40, 30)]
 
 
 def test_info(pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
@@ -297,7 +339,7 @@ def test_edit_really_paints_inside_the_mask_and_nowhere_else(
         (["--device", "quantum"], "'quantum'"),
         (["--model", "nowhere"], "no model at nowhere"),
         (["--model", "."], "no model_index.json"),
-        (["--model", "source.png"], "source.png is a file"),
+        (["--model", "source.png"], "source.png is no file of weights"),
     ],
 )
 def test_settings_that_cannot_be_are_one_line(
@@ -306,6 +348,122 @@ def test_settings_that_cannot_be_are_one_line(
     assert main([*EDIT, "--mask", "mask.png", "--model", str(models["embedded"]), *options]) == 1
     assert words in one_error_line(capsys)
     assert not Path("out.png").exists()
+
+
+def pixels_of(name: str) -> np.ndarray:
+    with Image.open(name) as picture:
+        return np.asarray(picture)
+
+
+@pytest.fixture
+def made(folder: Path, models: dict[str, Path]) -> Path:
+    """A result of settings that are all other than the defaults, in the working folder, with a model beside it."""
+    tiny.picture(40, 30).save("source.png")
+    mask = Image.new("L", (40, 30))
+    mask.paste(255, (11, 6, 24, 23))  # not on the grid of the latents
+    mask.save("mask.png")
+    shutil.copytree(models["embedded"], "model")
+    settings = "--seed 7 --steps 4 --guidance-scale 2.5 --strength 0.7 --eta 0.5 --guidance-rescale 0.4 --feather 2"
+    options = f"--mask mask.png --model model --scheduler ddim --compat original {settings} --output made.png"
+    assert main([*EDIT, *options.split()]) == 0
+    return folder
+
+
+FROM = ("edit", "--from", "made.png", "--output", "again.png")
+
+
+def test_an_edit_is_repeated_from_its_result_bit_for_bit(made: Path) -> None:
+    assert main([*FROM]) == 0
+    assert (pixels_of("again.png") == pixels_of("made.png")).all()
+    assert read_record("again.png") == read_record("made.png")
+    assert main([*FROM, "--seed", "8"]) == 0
+    assert (pixels_of("again.png") != pixels_of("made.png")).any()
+    assert read_record("again.png").seed == 8
+    for other in (
+        "--guidance-scale 1",
+        "--strength 1",
+        "--eta 0",
+        "--guidance-rescale 0",
+        "--compat none",
+        "--feather 0",
+    ):
+        assert main([*FROM, *other.split()]) == 0
+        assert (pixels_of("again.png") != pixels_of("made.png")).any(), other
+
+
+def test_a_folder_of_an_edit_may_be_moved(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("source.png", "mask.png", "exemplar.png", "made.png", "model"):
+        shutil.move(name, moved / name)
+    assert main(["edit", "--from", "moved/made.png", "--output", "again.png"]) == 0
+    assert (pixels_of("again.png") == pixels_of("moved/made.png")).all()
+
+
+def test_regions_are_repeated_too(folder: Path, models: dict[str, Path]) -> None:
+    tiny.picture(40, 30).save("source.png")
+    boxes = ["--box", "1,1,9,9", "--box", "5,5,20,20"]
+    rest = ["--model", str(models["embedded"]), "--steps", "2", "--output", "made.png"]
+    assert main([*EDIT, *boxes, "--exemplar", "mask.png", *rest]) == 0
+    assert main([*FROM]) == 0
+    assert (pixels_of("again.png") == pixels_of("made.png")).all()
+    assert main([*EDIT, *boxes, *rest, "--output", "made.png"]) == 0  # one exemplar for both
+    assert main([*FROM]) == 0
+    assert (pixels_of("again.png") == pixels_of("made.png")).all()
+    assert len(read_record("again.png").regions) == 2
+
+
+def test_what_an_edit_was_made_of_may_be_replaced(made: Path) -> None:
+    tiny.picture(20, 20, seed=3).save("other.png")
+    for other in ("--exemplar other.png", "--box 2,2,9,9"):
+        assert main([*FROM, *other.split()]) == 0
+        assert (pixels_of("again.png") != pixels_of("made.png")).any(), other
+    assert read_record("again.png").regions[0].box == (2, 2, 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("source.png", "the source source.png of the recorded edit has changed since; give SOURCE"),
+        ("mask.png", "the mask mask.png of the recorded edit has changed since; give --mask"),
+        ("exemplar.png", "the exemplar exemplar.png of the recorded edit has changed since; give --exemplar"),
+    ],
+)
+def test_what_is_gone_or_changed_is_one_line(
+    name: str, words: str, made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = Image.open(name).convert("RGB")
+    changed.putpixel((12, 7), (0, 1, 2))
+    changed.save(name)
+    capsys.readouterr()
+    assert main([*FROM]) == 1
+    assert words in one_error_line(capsys)
+    Path(name).unlink()
+    assert main([*FROM]) == 1
+    assert f"{name} of the recorded edit is gone" in one_error_line(capsys)
+    assert not Path("again.png").exists()
+
+
+def test_another_model_is_one_line(made: Path, models: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree("model")
+    shutil.copytree(models["clip"], "model")
+    capsys.readouterr()
+    assert main([*FROM]) == 1
+    assert "the model model is not the one that made made.png; give --model" in one_error_line(capsys)
+    assert main([*FROM, "--model", "model", "--eta", "0"]) == 0
+
+
+@pytest.mark.parametrize("kind", ["missing", "no png", "plain png", "damaged", "empty"])
+def test_a_result_that_says_nothing_is_one_line(kind: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if kind == "no png":
+        Path("made.png").write_text("text")
+    elif kind != "missing":
+        text = PngInfo()
+        if kind != "plain png":
+            text.add_text("paint_by_example", "{}" if kind == "empty" else "{")
+        Image.new("RGB", (4, 4)).save("made.png", pnginfo=text)
+    assert main([*FROM]) == 1
+    assert "cannot read how made.png was made" in one_error_line(capsys)
 
 
 def test_info_of_a_folder(family: str, models: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,10 +16,10 @@ from torch.utils.data import default_collate
 
 from paint_by_example import PaintByExamplePipeline, UserError, load_pipeline, training
 from paint_by_example.attention import dead_parameters
+from paint_by_example.compat import latent_mask
 from paint_by_example.data import latents as data_latents
 from paint_by_example.data.latents import Latents
 from paint_by_example.errors import DataError, ModelError
-from paint_by_example.pipeline import latent_mask
 from paint_by_example.sampling import make_scheduler
 from paint_by_example.training import (
     MovingAverage,

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, UNet2DConditionModel
 from PIL import Image
+from torch import Tensor
 from transformers import CLIPVisionConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -94,6 +97,58 @@ def clip_pipeline() -> PaintByExamplePipeline:
     )
 
 
+def sd_unet(in_channels: int = 9) -> UNet2DConditionModel:
+    """Stable Diffusion 1.x as small as its 32 groups to a norm allow: four levels, eight heads."""
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=in_channels,
+        out_channels=4,
+        block_out_channels=(32, 64, 64, 64),
+        layers_per_block=1,
+        cross_attention_dim=24,
+        attention_head_dim=8,
+    )
+
+
+def sd_autoencoder() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(32, 32, 64, 32),
+        norm_num_groups=32,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        sample_size=64,
+    )
+
+
+def sd_pipeline() -> PaintByExamplePipeline:
+    """The released model's own layers in small, which a file without a configuration can hold; latent factor 8."""
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=64,
+        intermediate_size=80,
+        num_hidden_layers=9,  # two blocks in the mapper
+        num_attention_heads=1,
+        image_size=EXEMPLAR,
+        patch_size=16,
+        projection_dim=24,
+    )
+    pipeline = PaintByExamplePipeline(
+        vae=sd_autoencoder().eval(),
+        image_encoder=PaintByExampleImageEncoder(config).eval(),
+        unet=sd_unet().eval(),
+        scheduler=PNDMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
+        ),
+        feature_extractor=extractor(),
+    )
+    with torch.no_grad():  # some start as zeros and ones, which would hide that two were exchanged
+        for part in (pipeline.vae, pipeline.image_encoder, pipeline.unet):
+            for parameter in part.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.02)
+    return pipeline
+
+
 PIPELINES = {"embedded": embedded_pipeline, "clip": clip_pipeline}
 
 
@@ -133,3 +188,23 @@ def box_index(folder: Path) -> Path:
         lines.append(json.dumps({"picture": f"{number}.png", "boxes": [[10, 10, 40, 35]]}) + "\n")
     (folder / "index.jsonl").write_text("".join(lines))
     return folder / "index.jsonl"
+
+
+class RecordingUnet(torch.nn.Module):
+    """Predicts nothing, and keeps what it was shown."""
+
+    def __init__(self, like: Any) -> None:
+        super().__init__()
+        self.config, self.dtype, self.device = like.config, like.dtype, like.device
+        self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def forward(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor) -> SimpleNamespace:
+        self.seen.append((x, t, encoder_hidden_states))
+        return SimpleNamespace(sample=torch.zeros_like(x[:, : self.config.out_channels]))
+
+
+def record_unet(pipeline: PaintByExamplePipeline) -> RecordingUnet:
+    """Put one in the place of a pipeline's U-Net."""
+    unet = RecordingUnet(pipeline.unet)
+    pipeline.register_modules(unet=unet)
+    return unet

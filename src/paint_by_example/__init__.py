@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from .autoencoder import PatchAutoencoder
     from .conditioning import EmbeddedImageEncoder, PaintByExampleImageEncoder
     from .errors import UserError
+    from .inputs import Blend
     from .pipeline import PaintByExamplePipeline, load_pipeline
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Blend",
     "EmbeddedImageEncoder",
     "PaintByExampleImageEncoder",
     "PaintByExamplePipeline",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Blend": "inputs",
     "EmbeddedImageEncoder": "conditioning",
     "PaintByExampleImageEncoder": "conditioning",
     "PaintByExamplePipeline": "pipeline",

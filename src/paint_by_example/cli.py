@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from . import __version__
-from .errors import PictureError, UserError
+from .errors import ModelError, PictureError, UserError
 
 if TYPE_CHECKING:
     from .sampling import Step
@@ -29,35 +29,46 @@ USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
-WHERE = tyro.conf.create_mutex_group(required=True, title="where to paint")
+WHERE = tyro.conf.create_mutex_group(required=False, title="where to paint")
+SETTINGS = ("guidance_scale", "steps", "seed", "scheduler", "feather", "strength", "eta", "guidance_rescale")
 
 
 @dataclass(frozen=True)
 class Edit:
     """Paint the exemplar into a region of the source; all other pixels stay as they are."""
 
-    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
+    source: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="SOURCE")] = None
     """Picture to edit."""
-    exemplar: Path
-    """Picture of what to paint."""
-    mask: Annotated[Path | None, WHERE] = None
+    exemplar: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """Picture of what to paint. Once for all masks or boxes, or once for each of them, in the same order."""
+    mask: Annotated[tyro.conf.UseAppendAction[tuple[Path, ...]], WHERE] = ()
     """Picture of the source's size: white is repainted, black is kept."""
-    box: Annotated[str | None, WHERE, tyro.conf.arg(metavar="L,T,R,B")] = None
+    box: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], WHERE, tyro.conf.arg(metavar="L,T,R,B")] = ()
     """Rectangle to repaint, pixels: left, top, right, bottom."""
     output: Path = Path("out.png")
-    """File to write."""
-    model: str = "embedded"
-    """embedded, a folder in diffusers' layout, or a repository of the Hugging Face hub: owner/name."""
+    """File to write; a PNG file also holds how it was made."""
+    repeat: Annotated[Path | None, tyro.conf.arg(name="from", metavar="RESULT")] = None
+    """PNG file that was written so: make it again. What else is given takes the place of what it says."""
+    model: str | None = None
+    """embedded (if not given), a folder or file, or a repository of the Hugging Face hub: owner/name."""
     guidance_scale: float | None = None
     """How strongly the exemplar is followed; the model's own if not given (5 in the paper)."""
     steps: int | None = None
     """Sampling steps; the model's own if not given."""
-    seed: int = 0
-    """Another seed gives another picture."""
+    seed: int | None = None
+    """Another seed gives another picture; 0 if not given."""
     scheduler: str | None = None
     """Sampler: ddim, pndm, dpm++ or unipc; the model's own if not given."""
     feather: int | None = None
     """Width of the soft edge inside the mask, pixels."""
+    strength: float | None = None
+    """How far to leave what stood in the region, above 0 to 1: below 1 it shows through; 1 if not given."""
+    eta: float | None = None
+    """Noise added in each step, 0 to 1, ddim only; 0 if not given."""
+    guidance_rescale: float | None = None
+    """How far to take back the contrast that guidance adds, 0 to 1; 0 if not given."""
+    compat: Literal["none", "original", "diffusers"] | None = None
+    """Prepare pictures and noise as the authors' code or diffusers did; none if not given."""
     device: str | None = None
     """cpu, cuda, cuda:1, ...; the best there is if not given."""
     strip: Path | None = None
@@ -71,27 +82,40 @@ def edit(options: Edit) -> None:
     from PIL import Image
 
     from . import images
+    from .record import gather, read_record
 
+    record = None if options.repeat is None else read_record(options.repeat)
     for path in filter(None, (options.output, options.strip)):
         check_writable(path)
-    source = images.load_image(options.source)
-    exemplar = images.load_exemplar(options.exemplar)
-    if options.mask is not None:
-        mask = images.load_mask(options.mask, source.size)
-    else:
-        mask = images.box_mask(images.parse_box(options.box or ""), source.size)
+    if record is None:
+        needed = {
+            "SOURCE": options.source,
+            "--exemplar": options.exemplar,
+            "--mask or --box": options.mask or options.box,
+        }
+        if missing := [name for name, given in needed.items() if not given]:
+            raise UsageError(f"missing: {', '.join(missing)}")
+    where: list[Any] = [*options.mask, *(images.parse_box(box) for box in options.box)]
+    asked = gather(record, options.source, where, options.exemplar)
 
     from tqdm import tqdm
 
+    from .inputs import Blend
     from .pipeline import load_pipeline
 
     # What is not given is left to the pipeline, so that its defaults are declared in one place.
-    given = {
-        name: value
-        for name in ("guidance_scale", "steps", "scheduler", "feather")
-        if (value := getattr(options, name)) is not None
-    }
-    pipeline = load_pipeline(options.model, device=options.device)
+    settings = {"seed": 0} if record is None else record.settings()
+    settings |= {name: value for name in SETTINGS if (value := getattr(options, name)) is not None}
+    settings = {name: value for name, value in settings.items() if value is not None}  # a recorded None too
+    model = options.model or (None if record is None else record.model.path) or "embedded"
+    pipeline = load_pipeline(model, device=options.device)
+    compat = options.compat or (None if record is None else record.compat)
+    if compat is not None:
+        pipeline.compat = None if compat == "none" else compat
+    if record is not None and options.model is None and pipeline.fingerprint() != record.model.sha256:
+        raise ModelError(
+            f"the model {model} is not the one that made {options.repeat}; give --model to use it nevertheless"
+        )
     with contextlib.ExitStack() as stack:
         bar: Any = None
 
@@ -101,15 +125,27 @@ def edit(options: Edit) -> None:
                 bar = stack.enter_context(tqdm(total=step.total, desc="painting", unit="step"))
             bar.update()
 
-        result = pipeline.edit(source, mask=mask, exemplar=exemplar, seed=options.seed, on_step=show, **given)
+        exemplars = [
+            Blend(exemplar.pictures, exemplar.shares) if len(exemplar.pictures) > 1 else exemplar.pictures[0]
+            for exemplar in asked.exemplars
+        ]
+        result = pipeline.edit(
+            asked.source, mask=one_or_all(asked.masks), exemplar=one_or_all(exemplars), on_step=show, **settings
+        )
     picture = result.images[0]
-    images.save_image(picture, options.output)
+    paths = [exemplar.paths for exemplar in asked.exemplars] * (1 if len(asked.exemplars) > 1 else len(asked.masks))
+    made = result.records[0].named(model=model, source=asked.path, where=asked.where, exemplars=paths)
+    images.save_image(picture, options.output, made.info(options.output.parent))
     if options.strip is not None:
-        images.save_image(images.picture_strip([source, Image.fromarray(mask), exemplar, picture]), options.strip)
+        shown = [
+            *map(Image.fromarray, asked.masks),
+            *(one for exemplar in asked.exemplars for one in exemplar.pictures),
+        ]
+        images.save_image(images.picture_strip([asked.source, *shown, picture]), options.strip)
     if options.json:
         report = {
             "output": str(options.output),
-            "seed": options.seed,
+            "seed": made.seed,
             "steps": result.steps,
             "guidance_scale": result.guidance_scale,
             "seconds": round(result.seconds, 3),  # of the edit, without loading the model
@@ -118,6 +154,11 @@ def edit(options: Edit) -> None:
         print(json.dumps(report))
     else:
         print(options.output)
+
+
+def one_or_all(values: list[Any]) -> Any:
+    """A single value by itself, several as a list."""
+    return values[0] if len(values) == 1 else values
 
 
 def check_writable(path: Path) -> None:
@@ -170,6 +211,57 @@ def flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
+class Convert:
+    """Write a model in another layout, or make a start for training of Stable Diffusion 1.x."""
+
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IN")]
+    """A folder in diffusers' layout, an LDM file (.ckpt or .safetensors), or a repository of the hub: owner/name."""
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
+    """What to write: a .safetensors file in the LDM layout, or else a folder in diffusers' layout."""
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    """Of the weights; as they are if not given."""
+    image_encoder: str | None = None
+    """For Stable Diffusion 1.x, also its inpainting model: CLIP, a folder or openai/clip-vit-large-patch14."""
+    seed: int = 0
+    """Of the layers that then start at random."""
+    variant: str | None = None
+    """Of the files in a folder, such as fp16."""
+    ema: bool = False
+    """Take the averages that training kept of the weights, from an LDM file."""
+    overwrite: bool = False
+    """Replace a model that is at OUT."""
+
+
+def convert(options: Convert) -> None:
+    """Convert a model, print where it is."""
+    import torch
+    from tqdm import tqdm
+
+    from . import conversion
+
+    with contextlib.ExitStack() as stack:
+        bar: Any = None
+
+        def start(total: int) -> None:
+            nonlocal bar
+            bar = stack.enter_context(tqdm(total=total, desc="writing", unit="B", unit_scale=True))
+
+        conversion.convert(
+            options.model,
+            options.out,
+            dtype=None if options.dtype is None else getattr(torch, options.dtype),
+            variant=options.variant,
+            image_encoder=options.image_encoder,
+            seed=options.seed,
+            ema=options.ema,
+            overwrite=options.overwrite,
+            on_start=start,
+            on_bytes=lambda count: bar.update(count),
+        )
+    print(options.out)
+
+
+@dataclass(frozen=True)
 class Prepare:
     """Turn downloaded files into training data."""
 
@@ -217,6 +309,7 @@ class Command:
 COMMANDS = {
     "edit": Command("paint an exemplar into a picture", lambda: Edit, edit),
     "info": Command("say what a model is", lambda: Info, info),
+    "convert": Command("write a model in another layout", lambda: Convert, convert),
     "prepare": Command("turn downloads into training data", lambda: Prepare, prepare),
     "train": Command("train a model", train_options, train),
 }
@@ -259,10 +352,10 @@ def dispatch(arguments: Sequence[str]) -> int:
     command = COMMANDS[name]
     try:
         options = parse(command.options(), f"pbe {name}", rest)
+        if options is not None:
+            command.run(options)
     except UsageError as error:
         return complain(f"{error} (see pbe {name} --help)", status=USAGE_ERROR)
-    if options is not None:
-        command.run(options)
     return 0
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import PIL.Image
@@ -142,7 +142,7 @@ def padded_canvases(images: object, masks: object, padding: int, size: int) -> l
     """
     if padding < 0:
         raise UserError(f"padding_mask_crop must be at least 0 pixels, got {padding}")
-    sources, selections = cast(list[Picture], as_list(images)), cast(list[Picture], as_list(masks))
+    sources, selections = as_list(images), as_list(masks)
     if any(isinstance(one, Tensor) for one in (*sources, *selections)):
         raise PictureError("padding_mask_crop keeps pixels as they are and needs pictures, not tensors")
     count = common_count(sources=len(sources), masks=len(selections))
@@ -211,7 +211,7 @@ class Editor(Painter):
         started = time.perf_counter()
         picture = load_image(source)
         places = _places(mask, box, picture.size)
-        exemplars = _exemplars(exemplar)
+        exemplars: list[Exemplar] = as_list(exemplar)
         count = common_count(regions=len(places), exemplars=len(exemplars))
         if count != len(places):
             raise UserError(
@@ -299,18 +299,14 @@ def _places(mask: object, box: object, size: tuple[int, int]) -> list[tuple[Regi
         raise MaskError("neither a mask nor a box was given; give one of them")
     places = []
     if mask is not None:
-        for one in cast(list[Picture], as_list(mask)):
+        for one in as_list(mask):
             selected = load_mask(one, size)
             places.append((Region((), mask=picture_file(one, selected)), selected))
     else:
-        for one_box in cast(list[Box], as_list(box)):
+        for one_box in as_list(box):
             left, top, right, bottom = (int(side) for side in one_box)
             places.append((Region((), box=(left, top, right, bottom)), box_mask((left, top, right, bottom), size)))
     return places
-
-
-def _exemplars(exemplar: Exemplar | Sequence[Exemplar]) -> list[Exemplar]:
-    return cast(list[Exemplar], as_list(exemplar))
 
 
 def _repeat(values: list[T], count: int) -> Iterator[T]:

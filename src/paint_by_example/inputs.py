@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -19,8 +19,6 @@ from torch.nn import functional as F
 from .errors import MaskError, PictureError, UserError
 from .images import Picture, image_tensor, load_exemplar, load_image, load_mask, mask_tensor
 from .sampling import seeded_generators
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -75,15 +73,15 @@ def exemplar_pictures(exemplar: Exemplar) -> list[tuple[Image.Image, float]]:
 # --- one or several ---------------------------------------------------------------------------------------------------
 
 
-def as_list(value: T | Sequence[T]) -> list[T]:
+def as_list(value: Any) -> list[Any]:
     """One or several, as a list with something in it.
 
     Four whole numbers are one box, and an array (B, H, W, C) is B pictures.
     """
     many = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 4)
-    values = list(cast(Sequence[T], value)) if many else [cast(T, value)]
+    values = list(value) if many else [value]
     if len(values) == 4 and all(isinstance(side, int | np.integer) for side in values):
-        return [cast(T, value)]
+        return [value]
     if not values:
         raise UserError("an empty list was given; give at least one source, mask and exemplar")
     return values

@@ -29,12 +29,13 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .attention import collapse_cross_attention, dead_parameters
+from .compat import latent_mask
 from .data.composites import Composites
 from .data.dataset import BoxDataset, Examples
 from .data.latents import CHUNK, FIELDS, Latents, check_made_of, chunk_files, write_chunk
 from .errors import DataError, ModelError, UserError
 from .images import save_image, tensor_image
-from .pipeline import PaintByExamplePipeline, choose_device, latent_mask, load_pipeline
+from .pipeline import PaintByExamplePipeline, choose_device, load_pipeline
 from .sampling import Scheduler, add_noise, make_scheduler, seeded_generators
 
 T = TypeVar("T")
