@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test test-slow clean
+.PHONY: help install demo check test test-slow oracle clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,15 @@ test: install ## the tests that take seconds
 test-slow: install ## the tests that take longer
 	$(BIN)/pytest -m "slow and not gpu"
 
-clean: ## remove the environment, caches and the demo's pictures; data/ and runs-out/ stay
-	rm -rf .venv build dist demo .hypothesis .mypy_cache .pytest_cache .ruff_cache
+oracle: install .venv-oracle/.ready ## compare whole edits with diffusers' own pipeline, in its last version that works
+	.venv-oracle/bin/python -m tests.oracle.ancestor build/oracle
+	$(BIN)/python -m tests.oracle.compare build/oracle
+
+.venv-oracle/.ready: requirements/oracle.txt
+	@test -x .venv-oracle/bin/pip || $(PYTHON) -m venv .venv-oracle
+	.venv-oracle/bin/pip install --quiet -r requirements/oracle.txt
+	@touch $@
+
+clean: ## remove the environments, caches and the demo's pictures; data/ and runs-out/ stay
+	rm -rf .venv .venv-oracle build dist demo .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
