@@ -308,6 +308,11 @@ def test_attention_of_the_autoencoder_may_be_saved_as_fully_connected_layers(
     assert same_model(state_of(load_pipeline(save_ldm(tmp_path / "model.safetensors", flat))), state)
 
 
+def test_a_scale_that_was_measured_counts(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    file = save_ldm(tmp_path / "model.ckpt", tensors | {"scale_factor": torch.tensor(0.25)})
+    assert load_pipeline(file).vae.config.scaling_factor == 0.25
+
+
 def test_a_model_from_a_file_edits_and_its_scheduler_survives_a_swap(
     saved: Path, tensors: dict[str, Tensor], tmp_path: Path
 ) -> None:
@@ -631,6 +636,25 @@ def test_options_for_the_hub_reach_it(saved: Path, monkeypatch: pytest.MonkeyPat
     assert asked == [expected, expected]
     assert describe("owner/name")["layout"] == "diffusers"
     assert asked[2] == {"name": "owner/name", "safety_checker": None}
+
+
+def in_cache(folder: Path, cache: Path, name: str) -> None:
+    """Put a folder where one that was downloaded would be."""
+    place = cache / f"models--{name.replace('/', '--')}"
+    shutil.copytree(folder, place / "snapshots" / ("0" * 40))
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("0" * 40)
+
+
+def test_a_model_that_was_downloaded_is_found_without_a_network(folder: Path, state: State, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    in_cache(as_released(folder), cache, "owner/name")
+    for load in (load_pipeline, PaintByExamplePipeline.from_pretrained):
+        loaded = load("owner/name", cache_dir=cache, local_files_only=True)
+        assert same_model(state_of(loaded), state)
+    with pytest.raises(ModelError, match="cannot be had from the hub") as error:
+        load_pipeline("owner/other", cache_dir=cache, local_files_only=True)
+    one_line(error)
 
 
 def test_compat_goes_with_any_layout(saved: Path, tensors: dict[str, Tensor], tmp_path: Path) -> None:
@@ -972,6 +996,13 @@ def test_other_numbers_of_channels_are_refused(channels: int, clip: dict[str, Pa
     source = sd_folder(tmp_path / "sd", channels)
     with pytest.raises(ModelError, match=f"takes {channels} channels"):
         convert(source, tmp_path / "out", image_encoder=str(clip["vision"]))
+
+
+def test_a_folder_around_a_file_names_it(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    file = save_ldm(tmp_path / "model.ckpt", tensors)
+    with pytest.raises(ModelError, match="no model_index.json.*; give the file: ") as error:
+        load_pipeline(tmp_path)
+    assert one_line(error).endswith(str(file))
 
 
 @pytest.mark.parametrize("make", [sd_folder, sd_file])

@@ -175,7 +175,9 @@ def read_index(folder: Path) -> dict[str, Any]:
         ModelError: if there is none.
     """
     if not (folder / INDEX).is_file():
-        raise ModelError(f"{folder} holds no {INDEX}: it is not a model in diffusers' layout")
+        files = sorted(file for file in folder.glob("*") if file.suffix in (".ckpt", ".safetensors"))
+        hint = f"; give the file: {files[0]}" if files else ""
+        raise ModelError(f"{folder} holds no {INDEX}: it is not a model in diffusers' layout{hint}")
     index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     return index
 

@@ -88,7 +88,9 @@ def convert(
             stored = read_model(model, variant=variant, download=PaintByExamplePipeline.download)
         check_fit(stored.outline(), model)
         if on_start is not None:
-            on_start(sum(stored_size(network.tensors, dtype) for network in stored.networks.values()))
+            tables = ldm.schedule(ldm.SCHEDULER) if is_file else {}
+            networks = (stored_size(network.tensors, dtype) for network in stored.networks.values())
+            on_start(sum(networks) + stored_size(tables))
         with quiet():
             if is_file:
                 write_ldm(stored, place, dtype, on_bytes)
