@@ -15,8 +15,11 @@ from paint_by_example.sampling import (
     SCHEDULERS,
     add_noise,
     denoise,
+    draw_batch,
     draw_noise,
+    first_step,
     guide,
+    in_step,
     make_scheduler,
     predict_clean,
     predict_noise,
@@ -428,6 +431,59 @@ def test_drawing_again_gives_new_noise_and_leaves_torchs_own_alone():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+def test_a_batch_is_drawn_in_one_go_where_it_shares_a_generator():
+    (one,) = seeded_generators([3])
+    whole = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(3), dtype=torch.float16)
+    assert torch.equal(draw_batch(SHAPE, [one] * 3, dtype=torch.float16), whole)
+    each = [torch.randn(1, *SHAPE, generator=generator) for generator in seeded_generators([3, 4])]
+    assert torch.equal(draw_batch(SHAPE, seeded_generators([3, 4])), torch.cat(each))
+
+
+# --- runs in step, latents sent back, parts of a run ------------------------------------------------------------------
+
+
+def run_of(seed, name="pndm"):
+    return denoise(wavy, double_noise(seed), make_scheduler(name, RELEASED), 6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_in_step_are_the_runs(name):
+    steps = list(in_step([run_of(1, name), run_of(2, name)]))
+    alone = [list(run_of(seed, name)) for seed in (1, 2)]
+    assert len(steps) == len(alone[0])
+    for index, step in enumerate(steps):
+        assert (step.index, step.t, step.total) == (index, alone[0][index].t, len(steps))
+        assert torch.equal(step.z_t, torch.cat([run[index].z_t for run in alone]))
+        assert torch.equal(step.z_0, torch.cat([run[index].z_0 for run in alone]))
+
+
+def test_latents_that_are_sent_take_the_place_of_those_yielded():
+    run = in_step([run_of(1, "ddim"), run_of(2, "ddim")])
+    first = next(run)
+    sent = first.z_t.clone()
+    sent[1] = 7
+    second = run.send(sent)
+    expected = run_of(2, "ddim")
+    next(expected)
+    assert torch.equal(second.z_t[1:], expected.send(torch.full_like(sent[1:], 7)).z_t)
+    untouched = list(run_of(1, "ddim"))
+    assert torch.equal(second.z_t[:1], untouched[1].z_t)
+    assert len([second, *run]) == 5
+
+
+@pytest.mark.parametrize(
+    ("strength", "steps", "left_out"), [(1.0, 50, 0), (0.5, 50, 25), (0.3, 10, 7), (1e-6, 50, 49), (0.01, 1, 0)]
+)
+def test_strength_leaves_out_the_noisiest_levels(strength, steps, left_out):
+    assert first_step(strength, steps) == left_out
+
+
+@pytest.mark.parametrize("strength", [0, -0.1, 1.01, math.nan])
+def test_a_strength_that_cannot_be(strength):
+    with pytest.raises(UserError, match="strength must be above 0 and at most 1, got"):
+        first_step(strength, 10)
+
+
 # --- guidance --------------------------------------------------------------------------------------------------------
 
 
@@ -501,3 +557,20 @@ def test_each_picture_may_be_at_its_own_timestep():
 def test_guidance_keeps_the_precision_of_the_model():
     z_t = double_noise(1, 2, 3).half()
     assert guide(Conditional(), CONDITION.half(), NULL.float(), 5.0)(z_t, T).dtype == torch.float16
+
+
+@pytest.mark.parametrize("rescale", [0.0, 0.7, 1.0])
+def test_rescaling_brings_the_deviation_back(rescale):
+    z_t = double_noise(1, 2, 3)
+    plain = guide(Conditional(), CONDITION, NULL, 7.0)(z_t, T)
+    e = guide(Conditional(), CONDITION, NULL, 7.0, rescale)(z_t, T)
+    wanted, without = predictions(z_t)[0].std((1, 2, 3)), plain.std((1, 2, 3))
+    torch.testing.assert_close(e.std((1, 2, 3)), rescale * wanted + (1 - rescale) * without, rtol=1e-6, atol=0)
+    ratio = e / plain  # the same for all values of a picture
+    torch.testing.assert_close(ratio, ratio[:, :1, :1, :1].expand_as(ratio), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("rescale", [-0.1, 1.1, math.nan])
+def test_a_rescaling_that_cannot_be(rescale):
+    with pytest.raises(UserError, match="guidance_rescale must be between 0 and 1"):
+        guide(Conditional(), CONDITION, NULL, 7.0, rescale)
