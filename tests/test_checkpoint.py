@@ -910,6 +910,7 @@ def sd_folder(folder: Path, in_channels: int) -> Path:
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
         "text_encoder": ["transformers", "CLIPTextModel"],
+        "image_encoder": [None, None],
     }
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
@@ -1025,6 +1026,38 @@ def test_clip_must_be_there_and_see(clip: dict[str, Path], tmp_path: Path) -> No
         one_line(error)
 
 
+def test_clip_may_come_from_the_hub(clip: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    place = Path(shutil.copytree(clip["vision"], tmp_path / "clip"))
+    rename(place / "model.safetensors", dict, "pytorch_model.bin")
+
+    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
+        asked.append([name, *allow_patterns])
+        return str(place)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    convert(sd_folder(tmp_path / "sd", 4), tmp_path / "out", image_encoder="owner/clip")
+    start = ["owner/clip", "config.json"]
+    assert asked == [[*start, "model.safetensors"], [*start, "pytorch_model.bin"]]  # the latter only where needed
+
+
+@pytest.mark.parametrize("family", ["sd", "embedded"])
+def test_a_model_that_is_one_already_is_no_start(
+    family: str, saved: Path, models: dict[str, Path], clip: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its nine channels are in our order already."""
+    with pytest.raises(ModelError, match="is a Paint by Example model already"):
+        convert({"sd": saved, **models}[family], tmp_path / "out", image_encoder=str(clip["vision"]))
+
+
+def test_a_file_that_is_one_already_is_no_start(
+    tensors: dict[str, Tensor], clip: dict[str, Path], tmp_path: Path
+) -> None:
+    file = save_ldm(tmp_path / "model.ckpt", tensors)
+    with pytest.raises(ModelError, match="no place for 3 tensors, among them learnable_vector|proj_out"):
+        convert(file, tmp_path / "out", image_encoder=str(clip["vision"]))
+
+
 def test_stable_diffusion_2_is_refused(clip: dict[str, Path], tmp_path: Path) -> None:
     source = sd_folder(tmp_path / "sd", 4)
     unet = UNet2DConditionModel(**dict(tiny.sd_unet(4).config) | {"use_linear_projection": True})
@@ -1044,6 +1077,8 @@ def test_the_command_converts_and_describes(
     captured = capsys.readouterr()
     assert captured.out == f"{tmp_path / 'out'}\n"
     assert "writing: 100%" in captured.err
+    assert main(["convert", str(saved), str(tmp_path / "out.safetensors")]) == 0
+    assert "writing: 100%" in capsys.readouterr().err
     for place, layout, dtype in (
         (saved, "diffusers", "float32"),
         (file, "LDM", "float32"),
@@ -1068,7 +1103,7 @@ def test_the_command_makes_a_start_that_can_be_edited_with(
     ("options", "words"),
     [
         (["out.ckpt"], "pickles"),
-        (["out", "--image-encoder", "./nowhere"], "CLIP"),
+        (["out", "--image-encoder", "./nowhere"], "already"),
         (["nowhere/out"], "no folder"),
     ],
 )

@@ -189,7 +189,7 @@ def _read_folder(
     index = read_index(folder)
     if variant and not any(folder.glob(f"*/*.{variant}[.-]*")):
         raise ModelError(f"no part of {folder} has weights of the variant {variant!r}")
-    if "image_encoder" not in {*index, *without} and "text_encoder" in index:
+    if "image_encoder" not in without and listed_class(index, "image_encoder") is None and "text_encoder" in index:
         raise ModelError(f"{folder} is told by text what to paint; it seems to be {ldm.PRIOR}")
     return StoredModel(
         name,
@@ -203,8 +203,14 @@ def _read_folder(
     )
 
 
+def listed_class(index: Mapping[str, Any], part: str) -> str | None:
+    """The name of a part's class in an index; None where it has none, which the index may say or not."""
+    name: str | None = (index.get(part) or (None, None))[1]
+    return name
+
+
 def _known_class(folder: Path, part: str, index: Mapping[str, Any]) -> Any:
-    listed = (index.get(part) or (None, None))[1]
+    listed = listed_class(index, part)
     kind = next((kind for kind in KNOWN[part] if kind.__name__ == listed), None)
     if kind is None:
         expected = " or ".join(kind.__name__ for kind in KNOWN[part])
@@ -343,6 +349,8 @@ def ldm_networks(
         fault = f"it lacks {error.args[0]}" if isinstance(error, KeyError) else "its tensors have other shapes"
         message = f"{file} is not a Paint by Example model: {fault}; it holds {first(shapes)}"
         raise ModelError(message + seems(shapes)) from error
+    except ModelError as error:
+        raise ModelError(f"{file} is not a Paint by Example model: {error}{seems(shapes)}") from error
     expected = {
         tensor: shape
         for part, module in modules.items()

@@ -21,6 +21,7 @@ from .checkpoint import (
     check_fit,
     find_model,
     ldm_networks,
+    listed_class,
     read_file,
     read_index,
     read_model,
@@ -205,6 +206,8 @@ def read_prior(
             networks = ldm_networks(read_tensors(place), place, ("unet", "vae"), ema)
         else:
             index = read_index(place)
+            if listed_class(index, "image_encoder") in (PaintByExampleImageEncoder.__name__, "EmbeddedImageEncoder"):
+                raise ModelError(f"{model} is a Paint by Example model already; leave out --image-encoder")
             networks = {part: read_part(place, part, index, variant, None) for part in ("unet", "vae")}
     unet = networks["unet"]
     config = dict(cast(Any, unet.module).config)
@@ -230,7 +233,10 @@ def _encoder_on(name: str, proj_size: int, seed: int) -> Network:
         from huggingface_hub import snapshot_download
 
         with quiet(bars=True):
-            folder = Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
+            for file in ("model.safetensors", "pytorch_model.bin"):
+                folder = Path(snapshot_download(name, allow_patterns=["config.json", file]))
+                if (folder / file).is_file():
+                    break
     tensors = read_weights(folder)
     names = vision_names(tensors)
     if not names:
