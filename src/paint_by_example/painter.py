@@ -32,7 +32,7 @@ from .switches import Switches
 
 PACKAGE = __name__.partition(".")[0]
 GUIDANCE_SCALE = 5.0  # the paper's
-SAMPLED = 4096  # values of a tensor that enter a model's fingerprint, at most
+SAMPLED = 256  # values of a tensor that enter a model's fingerprint, at most
 
 SafetyChecker = Callable[[list[PIL.Image.Image]], Sequence[bool]]
 """Takes pictures, says of each whether it should not be seen."""
@@ -142,8 +142,8 @@ class Painter(Switches):
     def fingerprint(self) -> str:
         """A hash of weights and noise schedule, that tells one model from another.
 
-        Of each tensor at most `SAMPLED` values count, in float16: the same model in float32 and float16 has one
-        fingerprint, and five gigabytes take no longer than five megabytes. It is no protection against forgery.
+        Of each tensor at most `SAMPLED` values count, which is quick however large the model, and in float16, so that
+        the same model in float32 and float16 has one fingerprint. It is no protection against forgery.
         """
         digest = hashlib.sha256()
         for part in ("vae", "image_encoder", "unet"):
