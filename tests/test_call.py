@@ -224,6 +224,15 @@ def test_interrupt_ends_after_the_step(pipeline: PaintByExamplePipeline) -> None
     assert not pipeline.interrupt
 
 
+def test_a_bar_shows_the_steps_unless_it_is_switched_off(capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline = tiny.embedded_pipeline()
+    call(pipeline, num_inference_steps=3)
+    assert "3/3" in capsys.readouterr().err
+    pipeline.set_progress_bar_config(disable=True)
+    call(pipeline, num_inference_steps=3)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_callback_may_name_its_inputs(pipelines: dict[str, PaintByExamplePipeline]) -> None:
     class Callback:
         tensor_inputs = ("pred_original_sample",)

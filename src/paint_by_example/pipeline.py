@@ -6,6 +6,7 @@ decode -> paste back. `edit`, in `edit.py`, is for people; `__call__` takes what
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -215,22 +216,26 @@ class PaintByExamplePipeline(Editor):
 
         self._interrupt = False
         z_0, sent = None, None
-        while True:
-            try:
-                step = next(run) if sent is None else run.send(sent)
-            except StopIteration:
-                break
-            z_0, sent = step.z_t, None
-            if callback_on_step_end is not None:
-                tensors = {"latents": step.z_t, "pred_original_sample": step.z_0}
-                returned = callback_on_step_end(self, step.index, step.t, {name: tensors[name] for name in inputs})
-                sent = (returned or {}).get("latents")
-                sent = None if sent is step.z_t else sent
-                z_0 = z_0 if sent is None else sent.to(z_0)
-            if callback is not None and step.index % callback_steps == 0:
-                callback(step.index, step.t, z_0)
-            if self._interrupt:
-                break
+        with contextlib.ExitStack() as stack:
+            while True:
+                try:
+                    step = next(run) if sent is None else run.send(sent)
+                except StopIteration:
+                    break
+                if z_0 is None:
+                    bar = stack.enter_context(self.progress_bar(total=step.total))
+                bar.update()
+                z_0, sent = step.z_t, None
+                if callback_on_step_end is not None:
+                    tensors = {"latents": step.z_t, "pred_original_sample": step.z_0}
+                    returned = callback_on_step_end(self, step.index, step.t, {name: tensors[name] for name in inputs})
+                    sent = (returned or {}).get("latents")
+                    sent = None if sent is step.z_t else sent
+                    z_0 = z_0 if sent is None else sent.to(z_0)
+                if callback is not None and step.index % callback_steps == 0:
+                    callback(step.index, step.t, z_0)
+                if self._interrupt:
+                    break
         assert z_0 is not None  # there is at least one step
 
         images, flagged = self._shown(z_0, size, output_type, crops)

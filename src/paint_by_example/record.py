@@ -145,7 +145,6 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     path = Path(path)
     try:
         with Image.open(path, formats=("PNG",)) as picture:
-            picture.load()  # text may stand behind the pixels
             text = picture.info.get(KEY)
     except Exception as error:  # as for every picture, a damaged file may raise anything
         problem = error.strerror if isinstance(error, OSError) and error.strerror else "it is no PNG file"
