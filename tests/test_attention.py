@@ -79,6 +79,6 @@ def test_only_attention_to_the_condition_is_replaced() -> None:
     assert replaced == {
         name
         for name in kinds
-        if ".attn2." in name or "_blocks.0.attentions" in name and "down" in name or name.startswith("up_blocks.1")
+        if ".attn2." in name or ("_blocks.0.attentions" in name and "down" in name) or name.startswith("up_blocks.1")
     }
     assert kinds["mid_block.attentions.0.transformer_blocks.0.attn1.processor"] is AttnProcessor2_0

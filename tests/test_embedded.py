@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from paint_by_example import embedded, load_pipeline
-from paint_by_example.data.packages import SOURCES, Entry, split_by_group
 from paint_by_example.checkpoint import EMBEDDED
+from paint_by_example.data.packages import SOURCES, Entry, split_by_group
 
 MEGABYTE = 10**6
 
