@@ -1,0 +1,104 @@
+"""How the paper, the authors' code and this package make training examples, by name.
+
+One frozen set of settings each; docs/training.md says of every difference where it comes from. `BoxDataset` takes the
+first half, the trainer the second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .masks import ARBITRARY_SHARE, EXTENSION, POINTS_PER_SIDE
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Every setting in which `paper`, `released` and `default` differ, and the few numbers they share with `pbe`."""
+
+    # Which boxes
+
+    min_area: float = 0.02
+    """Smallest area of a box, as a share of the picture's, that is drawn where the picture has another choice."""
+    max_area: float = 0.8
+    """Largest one."""
+    truncate_boxes: bool = False
+    """Cut the boxes' fractions off, rather than round outwards so that nothing of the object is lost."""
+
+    # Exemplar
+
+    warps: tuple[Literal["affine", "elastic"], ...] = ("elastic",)
+    """What an exemplar that is to be warped goes through, in this order."""
+    remove_background: float = 0.0
+    """Probability that white takes the place of what surrounds the object, where the index has a mask of it."""
+
+    # Mask
+
+    arbitrary_share: float = ARBITRARY_SHARE
+    """Share of masks with an arbitrary shape; the rest are rectangles."""
+    extension: float = EXTENSION
+    """Each side of a box grows by up to this share of the free space next to it."""
+    tight_share: float = 0.0
+    """Probability that the box does not grow at all: the small masks that users draw."""
+    points_per_side: int = POINTS_PER_SIDE
+    """Points on each curve of an arbitrary shape."""
+    drop_points: bool = False
+    """Leave out the curves' ends, and each point of which one coordinate was there before on the same curve."""
+    points_may_stay: bool = False
+    """Points move by 0 to 5 pixels, rather than 1 to 5."""
+    jitter_in_picture: bool = False
+    """These pixels are the picture's, rather than those of a canvas of 512."""
+
+    # Crop
+
+    squash: bool = False
+    """Squash a picture of which no square holds the extended box, rather than continue it; leave square ones whole."""
+    antialias: bool = True
+    """Average over what a pixel covers where pictures shrink, rather than interpolate between four neighbours."""
+    soft_mask: bool = False
+    """Interpolate the mask as well, rather than keep it black and white."""
+
+    # Training
+
+    drop_exemplar: float = 0.2
+    """Probability that the learned null token takes the exemplar's place."""
+    drop_per_batch: bool = False
+    """Drawn once for the batch of each process, rather than for each example."""
+    ema_decay: float | None = 0.9999
+    """Decay of the moving average of the weights that is kept; None keeps none."""
+    learning_rate: float = 1e-5
+    """Of AdamW, after the warm-up; constant."""
+    warmup_steps: int = 10_000
+    """Over which the learning rate rises from 0."""
+    weight_decay: float = 0.01
+    """Of AdamW."""
+    batch_size: int = 256
+    """Examples a step, of all processes together."""
+
+
+RECIPES = {
+    "paper": Recipe(),
+    "released": Recipe(
+        truncate_boxes=True,
+        warps=("affine",),
+        points_per_side=18,
+        drop_points=True,
+        points_may_stay=True,
+        jitter_in_picture=True,
+        squash=True,
+        antialias=False,
+        soft_mask=True,
+        drop_per_batch=True,
+        ema_decay=None,
+        batch_size=32,
+    ),
+    "default": Recipe(
+        min_area=0.001,
+        warps=("affine", "elastic"),
+        remove_background=0.25,
+        tight_share=0.25,
+        warmup_steps=1000,
+        batch_size=64,
+    ),
+}
+DEFAULT = RECIPES["default"]
