@@ -671,6 +671,17 @@ def test_a_model_may_be_saved_over_itself(folder: Path, state: State) -> None:
     assert same_model(state_of(load_pipeline(folder)), state)
 
 
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_what_becomes_of_the_file_is_nothing_to_a_loaded_model(
+    suffix: str, tensors: dict[str, Tensor], state: State, tmp_path: Path
+) -> None:
+    file = save_ldm(tmp_path / f"model{suffix}", tensors)
+    loaded = load_pipeline(file, device="cpu")
+    with file.open("r+b") as stream:
+        stream.write(bytes(file.stat().st_size))
+    assert same_model(state_of(loaded), state)
+
+
 def test_only_weights_that_learn_ask_for_gradients(models: dict[str, Path]) -> None:
     frozen = {
         name

@@ -40,7 +40,7 @@ class Network:
             device: where to.
             dtype: of the floating-point tensors; as stored if not given.
         """
-        # Copied, though CPU tensors could stay mapped: whoever saves a model over itself would pull the file away.
+        # Copied, though on the CPU they could stay mapped: whoever writes into the file would write into the model.
         tensors = {
             name: tensor.to(device, stored_type(tensor, dtype), copy=True) for name, tensor in self.tensors.items()
         }
