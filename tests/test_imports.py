@@ -16,7 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # A module imports from lower rows and, where it is a folder, from its own. `__init__` is above all since it shows them.
 ROWS = (
     {"errors"},
-    {"images", "efficientnet", "weights"},
+    {"images", "efficientnet", "weights", "state"},
     {"conditioning", "attention", "autoencoder", "ldm", "compat"},
     {"sampling", "data", "structure", "prior", "network", "record", "switches"},
     {"checkpoint", "inputs"},

@@ -80,8 +80,11 @@ def losses(run: Path) -> list[float]:
 
 
 def checkpoint(run: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(run / "checkpoint.pt", weights_only=True)
-    return state
+    return torch.load(checkpoints(run)[-1], weights_only=True)  # type: ignore[no-any-return]
+
+
+def checkpoints(run: Path) -> list[Path]:
+    return sorted((run / "checkpoints").glob("*"))
 
 
 def same(first: Any, second: Any) -> bool:
@@ -434,27 +437,93 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(config: Callable[..., Train
     assert same(dict(first), dict(second))
 
 
+def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run end as if it were killed once that many steps are done."""
+    update = MovingAverage.update
+
+    def stop(average: MovingAverage, parameters: dict[str, nn.Parameter]) -> None:
+        if average.updates == steps:
+            raise KeyboardInterrupt
+        update(average, parameters)
+
+    monkeypatch.setattr(MovingAverage, "update", stop)
+
+
+def test_a_run_stopped_between_lines_of_the_log_goes_on_exactly_with_dropout_too(
+    config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean over three steps is of all three, though a checkpoint came between; torch's own draws are the same."""
+
+    def with_dropout(*arguments: Any) -> Tensor:
+        return nn.functional.dropout(diffusion_loss(*arguments).expand(64)).mean()
+
+    settings = {"steps": 6, "log_every": 3, "checkpoint_every": 2}
+    monkeypatch.setattr(training, "diffusion_loss", with_dropout)
+    train(config(output=tmp_path / "whole", **settings))
+    state = torch.random.get_rng_state()
+    with monkeypatch.context() as patch:
+        stop_after(5, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(config(output=tmp_path / "parts", **settings))
+    train(config(output=tmp_path / "parts", **settings))
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert same(checkpoint(tmp_path / "parts"), checkpoint(tmp_path / "whole"))
+    assert torch.equal(torch.random.get_rng_state(), state)  # the caller's draws are left alone
+
+
+def test_the_newest_whole_checkpoint_is_taken_and_old_ones_go(
+    config: Callable[..., TrainConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = config(steps=5, checkpoint_every=1)
+    train(run)
+    files = checkpoints(run.output)
+    assert [file.name for file in files] == [f"step-{step:07d}.pt" for step in (3, 4, 5)]
+    expected, logged = checkpoint(run.output), losses(run.output)
+    content = bytearray(files[2].read_bytes())
+    content[content.index(expected["average"]["unet.conv_in.bias"].numpy().tobytes()) + 10] ^= 1  # one bit
+    files[2].write_bytes(content)
+    files[1].write_bytes(files[1].read_bytes()[:-100])
+    shutil.rmtree(run.output / "model")
+    train(run)
+    error = capsys.readouterr().err
+    assert f"{files[2]} is damaged" in error
+    assert f"{files[1]} is damaged" in error
+    assert same(checkpoint(run.output), expected)
+    assert losses(run.output) == logged
+    assert load_pipeline(run.output / "model")
+
+
+def test_a_checkpoint_of_before_there_were_several_is_taken_up(
+    config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    train(config(output=tmp_path / "whole", steps=4))
+    train(config(output=tmp_path / "old", steps=2))
+    state = checkpoint(tmp_path / "old")
+    del state["losses"]
+    torch.save(state, tmp_path / "old" / "checkpoint.pt")
+    shutil.rmtree(tmp_path / "old" / "checkpoints")
+    train(config(output=tmp_path / "old", steps=4))
+    assert losses(tmp_path / "old") == losses(tmp_path / "whole")
+    assert same(checkpoint(tmp_path / "old"), checkpoint(tmp_path / "whole"))
+
+
 def test_what_a_killed_run_logged_after_its_checkpoint_is_forgotten(
     config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = config(steps=5, checkpoint_every=2)
-    update = MovingAverage.update
-
-    def killed(average: MovingAverage, parameters: dict[str, nn.Parameter]) -> None:
-        if average.updates == 3:
-            raise KeyboardInterrupt
-        update(average, parameters)
-
-    monkeypatch.setattr(MovingAverage, "update", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train(run)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(run)
     assert checkpoint(run.output)["step"] == 2
     assert len(losses(run.output)) == 3
     with (run.output / "log.jsonl").open("a") as log:
         log.write('{"step": 4, "lo')  # cut short
-    (run.output / "checkpoint.pt.partial").write_bytes(b"cut short")
+    for place in ("checkpoints/step-0000004.pt.partial", "samples/step-0000004.png.partial", "config.json.partial"):
+        (run.output / place).parent.mkdir(exist_ok=True)
+        (run.output / place).write_bytes(b"cut short")
     train(run)
+    assert not list(run.output.rglob("*.partial"))
     steps = [json.loads(line)["step"] for line in (run.output / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 5]
 
@@ -532,7 +601,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     with pytest.raises(UserError, match="stopped in step 1 with a loss of nan") as error:
         train(config(init=init, checkpoint_every=1))
     one_line(error)
-    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    assert not checkpoints(tmp_path / "run")
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_followed(
@@ -546,7 +615,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_followed(
     run = config(checkpoint_every=1)
     with pytest.raises(UserError, match=r"stopped in step 1 with a loss of [\d.]+ and a gradient of nan"):
         train(run)
-    assert not (run.output / "checkpoint.pt").exists()
+    assert not checkpoints(run.output)
 
 
 def test_the_step_that_stopped_the_run_is_named_and_not_kept(
@@ -563,7 +632,7 @@ def test_the_step_that_stopped_the_run_is_named_and_not_kept(
     run = config(steps=5, checkpoint_every=3)
     with pytest.raises(UserError, match="stopped in step 3 "):
         train(run)
-    assert not (run.output / "checkpoint.pt").exists()
+    assert not checkpoints(run.output)
     assert len(losses(run.output)) == 2
 
 
@@ -572,7 +641,7 @@ def test_a_damaged_checkpoint(content: bytes, config: Callable[..., TrainConfig]
     run = config()
     run.output.mkdir()
     (run.output / "checkpoint.pt").write_bytes(content)
-    with pytest.raises(DataError, match="checkpoint.pt is damaged") as error:
+    with pytest.raises(DataError, match=r"checkpoint.pt is damaged and cannot be read") as error:
         train(run)
     assert str(run.output / "checkpoint.pt") in one_line(error)
     assert (run.output / "checkpoint.pt").read_bytes() == content
@@ -590,7 +659,7 @@ def test_a_checkpoint_of_another_network(
     config: Callable[..., TrainConfig], models: dict[str, Path], tmp_path: Path
 ) -> None:
     train(config(steps=1))
-    with pytest.raises(DataError, match=r"checkpoint.pt belongs to another network") as error:
+    with pytest.raises(DataError, match=r"step-0000001.pt belongs to another network") as error:
         train(config(init=str(models["clip"])))
     one_line(error)
 
@@ -601,6 +670,7 @@ def test_a_checkpoint_of_another_network(
         ("steps", 0),
         ("batch_size", 0),
         ("checkpoint_every", 0),
+        ("keep_checkpoints", 0),
         ("sample_every", -1),
         ("log_every", 0),
         ("warmup_steps", -1),
@@ -634,7 +704,7 @@ def test_data_that_are_not_there(config: Callable[..., TrainConfig], index: Path
         train(config(data=index, features=tmp_path / "features.npy"))
     with pytest.raises(DataError, match=r"cannot read the features .*features\.npy"):
         train(config(features=tmp_path / "features.npy"))
-    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    assert not checkpoints(tmp_path / "run")
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -662,7 +732,7 @@ def test_what_a_run_leaves(config: Callable[..., TrainConfig]) -> None:
     run = config(steps=4, sample_every=2, log_every=3, learning_rate=2e-3, warmup_steps=4)
     train(run)
     names = sorted(path.name for path in run.output.iterdir())
-    assert names == ["checkpoint.pt", "config.json", "log.jsonl", "model", "samples"]
+    assert names == ["checkpoints", "config.json", "log.jsonl", "model", "samples"]
     log = [json.loads(line) for line in (run.output / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in log] == [3, 4]
     assert [line["learning_rate"] for line in log] == pytest.approx([1.5e-3, 2e-3])

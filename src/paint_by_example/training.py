@@ -13,7 +13,6 @@ not been, and the number of workers changes nothing.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -34,9 +33,10 @@ from .data.composites import Composites
 from .data.dataset import BoxDataset, Examples
 from .data.latents import CHUNK, FIELDS, Latents, check_made_of, chunk_files, write_chunk
 from .errors import DataError, ModelError, UserError
-from .images import save_image, tensor_image
+from .images import tensor_image
 from .pipeline import PaintByExamplePipeline, choose_device, load_pipeline
 from .sampling import Scheduler, add_noise, make_scheduler, seeded_generators
+from .state import load_checkpoint, log_line, replace_folder, save_checkpoint, start_run, write_whole
 
 T = TypeVar("T")
 
@@ -94,6 +94,8 @@ class TrainConfig:
     """Compile the U-Net: some minutes at the start, faster steps."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
+    keep_checkpoints: int = 3
+    """How many of the newest checkpoints stay."""
     sample_every: int = 1000
     """Steps between grids of held-out edits."""
     log_every: int = 50
@@ -102,7 +104,8 @@ class TrainConfig:
     """cpu, cuda, ...; the best there is by default."""
 
     def __post_init__(self) -> None:
-        whole = dict.fromkeys(("steps", "batch_size", "checkpoint_every", "sample_every", "log_every"), 1)
+        positive = ("steps", "batch_size", "checkpoint_every", "keep_checkpoints", "sample_every", "log_every")
+        whole = dict.fromkeys(positive, 1)
         whole |= dict.fromkeys(("ahead", "warmup_steps", "decay_steps", "seed", "workers"), 0)
         for name, least in whole.items():
             if getattr(self, name) < least:
@@ -354,24 +357,26 @@ def train(config: TrainConfig) -> Path:
         parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     average = MovingAverage(parameters, config.ema_decay)
-    first = resume(config.output, parameters, average, optimizer)
+    first, losses = resume(config.output, parameters, average, optimizer)
     data, held_out = batches(config, first, pipeline), load_examples(config, pipeline, "held_out")
-    start_log(config, first)
+    start_run(config.output, asdict(config), first)
     unet = torch.compile(pipeline.unet) if config.compile else pipeline.unet
 
     with (
+        torch.random.fork_rng(),
         tqdm(total=config.steps, initial=first, desc="training", unit="step", mininterval=5) as progress,
-        (config.output / "log.jsonl").open("a") as log,
+        (config.output / "log.jsonl").open("ab", buffering=0) as log,
     ):
-        losses: list[Tensor] = []
-        since = time.perf_counter()
+        since, timed = time.perf_counter(), first
         for step, batch in enumerate(data, start=first):
             done = step + 1
             rate = config.learning_rate * learning_rate_factor(step, config)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            # each step has its own generator, so that a resumed run draws what an uninterrupted one would have drawn
+            # each step has its own generator, so that a resumed run draws what an uninterrupted one would have drawn;
+            # of torch's global one draw only layers with dropout, which the models here have none of
             generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+            torch.manual_seed(config.seed * 1_000_003 + step)
             batch = {name: value.to(device) for name, value in batch.items()}
             loss = diffusion_loss(pipeline, batch, config, generator, unet)
             optimizer.zero_grad()
@@ -379,7 +384,8 @@ def train(config: TrainConfig) -> Path:
             norm = torch.nn.utils.clip_grad_norm_(parameters.values(), config.max_grad_norm)
             if not torch.isfinite(loss + norm):  # before the step: no checkpoint is ever written of broken weights
                 raise UserError(
-                    f"training stopped in step {done} with a loss of {loss.item():g} and a gradient of {norm.item():g};"
+                    f"training stopped in step {done} with a loss of {loss.item():g} and a gradient of {norm.item():g}"
+                    f" over examples {step * config.batch_size} to {done * config.batch_size - 1} of the run;"
                     f" go on from the last checkpoint with a learning rate below {rate:g}"
                 )
             optimizer.step()
@@ -387,42 +393,30 @@ def train(config: TrainConfig) -> Path:
             losses.append(loss.detach())
             progress.update()
             if done % config.log_every == 0 or done == config.steps:
-                speed = len(losses) * config.batch_size / (time.perf_counter() - since)
+                speed = (done - timed) * config.batch_size / (time.perf_counter() - since)
                 mean = torch.stack(losses).mean().item()
                 line = {"step": done, "loss": mean, "learning_rate": rate, "pictures_per_second": speed}
-                log.write(json.dumps(line) + "\n")
-                log.flush()
+                log_line(log, line)
                 progress.set_postfix(loss=f"{mean:.4f}", pictures=f"{speed:.1f}/s", refresh=False)
-                losses, since = [], time.perf_counter()
+                losses, since, timed = [], time.perf_counter(), done
             if done % config.sample_every == 0 or done == config.steps:
                 average.swap(parameters)
                 sample_grid(pipeline, held_out, config.output / "samples" / f"step-{done:07d}.png")
                 average.swap(parameters)
             if done % config.checkpoint_every == 0 or done == config.steps:
-                save_checkpoint(config.output, done, parameters, average, optimizer)
+                state = {
+                    "step": done,
+                    "parameters": {name: parameter.detach() for name, parameter in parameters.items()},
+                    "average": average.average,
+                    "average_updates": average.updates,
+                    "optimizer": optimizer.state_dict(),
+                    "losses": torch.stack(losses).cpu() if losses else torch.empty(0),  # not in the log yet
+                }
+                save_checkpoint(config.output, state, config.keep_checkpoints)
     average.swap(parameters)
     network.eval()
-    pipeline.save_pretrained(config.output / "model")
+    replace_folder(config.output / "model", pipeline.save_pretrained)
     return config.output / "model"
-
-
-def start_log(config: TrainConfig, first: int) -> None:
-    """Make the run's folder, note its settings, and forget what was logged after the checkpoint it goes on from.
-
-    Raises:
-        UserError: if the folder cannot be written.
-    """
-    try:
-        config.output.mkdir(parents=True, exist_ok=True)
-        (config.output / "config.json").write_text(json.dumps(asdict(config), default=str, indent=2) + "\n")
-        log = config.output / "log.jsonl"
-        if log.exists():
-            lines = log.read_text().splitlines(keepends=True)
-            log.write_text(
-                "".join(line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= first)
-            )
-    except OSError as error:
-        raise UserError(f"cannot write the run's folder {config.output}: {error.strerror}") from error
 
 
 def batches(config: TrainConfig, first: int, pipeline: PaintByExamplePipeline) -> Iterator[dict[str, Tensor]]:
@@ -501,55 +495,31 @@ def load_examples(config: TrainConfig, pipeline: PaintByExamplePipeline, split: 
     return Composites(config.data, split, *sizes, seed=config.seed, features=features)
 
 
-def save_checkpoint(
-    folder: Path,
-    step: int,
-    parameters: dict[str, nn.Parameter],
-    average: MovingAverage,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """Write ``checkpoint.pt`` beside its place and rename it, so that a broken write leaves the last one whole."""
-    state = {
-        "step": step,
-        "parameters": {name: parameter.detach() for name, parameter in parameters.items()},
-        "average": average.average,
-        "average_updates": average.updates,
-        "optimizer": optimizer.state_dict(),
-    }
-    partial = folder / "checkpoint.pt.partial"
-    torch.save(state, partial)
-    partial.replace(folder / "checkpoint.pt")
-
-
 def resume(
     folder: Path, parameters: dict[str, nn.Parameter], average: MovingAverage, optimizer: torch.optim.Optimizer
-) -> int:
-    """Load ``checkpoint.pt`` if there is one.
+) -> tuple[int, list[Tensor]]:
+    """Take up the newest whole checkpoint if there is one.
 
     Returns:
-        The step to go on with, 0 for a new run.
+        The step to go on with, 0 for a new run, and the losses of the steps before it that are not in the log yet.
 
     Raises:
-        DataError: if the checkpoint is damaged or belongs to another network.
+        DataError: if no checkpoint is whole, or the newest belongs to another network.
     """
-    path = folder / "checkpoint.pt"
-    if not path.exists():
-        return 0
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        kept, averaged, updates, step = (state[key] for key in ("parameters", "average", "average_updates", "step"))
-        moments = state["optimizer"]
-    except Exception as error:  # of a damaged file torch, pickle and zipfile each raise kinds of their own
-        raise DataError(f"{path} is damaged and cannot be read; remove it to begin anew") from error
+    if (loaded := load_checkpoint(folder)) is None:
+        return 0, []
+    path, state = loaded
+    kept, averaged = state["parameters"], state["average"]
     if {name: value.shape for name, value in kept.items()} != {name: p.shape for name, p in parameters.items()}:
         raise DataError(f"{path} belongs to another network; choose another output folder or remove it")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(kept[name])
             average.average[name].copy_(averaged[name])
-    average.updates = updates
-    optimizer.load_state_dict(moments)
-    return int(step)
+    average.updates = state["average_updates"]
+    optimizer.load_state_dict(state["optimizer"])
+    device = next(iter(parameters.values())).device
+    return int(state["step"]), list(state.get("losses", torch.empty(0)).to(device))
 
 
 @torch.no_grad()
@@ -585,4 +555,4 @@ def sample_grid(pipeline: PaintByExamplePipeline, data: Examples, path: Path) ->
     rows += [np.full_like(rows[0], 255)] * (len(rows) % 2)
     sheet = np.vstack([np.hstack(rows[row : row + 2]) for row in range(0, len(rows), 2)])
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(Image.fromarray(sheet), path)
+    write_whole(path, lambda file: Image.fromarray(sheet).save(file, "PNG"))

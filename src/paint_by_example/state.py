@@ -1,0 +1,173 @@
+"""The state of a run on disk: its checkpoints and its log, whole whenever the process is killed.
+
+A file is written beside its place, brought to the disk and renamed, so a name always stands for something whole, and a
+folder likewise. Several checkpoints are kept, and where the newest is damaged nevertheless (a disk that lies or fills
+up), the one before it is taken:
+
+    run/checkpoints/step-0000500.pt     parameters, average, optimiser, and the losses not yet in the log
+    run/log.jsonl                       a line every so many steps
+    run/checkpoint.pt                   of runs before there were several; read where there is nothing newer
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from tqdm import tqdm
+
+from .errors import DataError, UserError
+
+CHECKPOINTS = "checkpoints"
+OLD_CHECKPOINT = "checkpoint.pt"
+NEEDED = ("step", "parameters", "average", "average_updates", "optimizer")
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file beside its place, wait until it is on the disk, and rename it.
+
+    Args:
+        path: of the file.
+        write: puts its bytes into what it is given.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a folder beside its place, wait until it is on the disk, and put it in the place of what was there.
+
+    A folder cannot be renamed onto another, so for a moment there is none, but its old content under ``NAME.old``. What
+    a killed process left of either is removed.
+
+    Args:
+        path: of the folder.
+        write: puts its content into the new folder that it is given.
+    """
+    partial, old = (path.with_name(f"{path.name}.{suffix}") for suffix in ("partial", "old"))
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write(partial)
+    for file in sorted(partial.rglob("*")):
+        if file.is_file():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        else:
+            sync_folder(file)
+    sync_folder(partial)
+    if path.exists():
+        path.rename(old)
+    partial.rename(path)
+    sync_folder(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's list of names to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_checkpoint(run: Path, state: dict[str, Any], keep: int) -> None:
+    """Write a checkpoint, and remove all but the newest.
+
+    Args:
+        run: folder of the run.
+        state: with the keys `NEEDED`.
+        keep: how many stay, at least 1.
+    """
+    folder = run / CHECKPOINTS
+    folder.mkdir(exist_ok=True)
+    write_whole(folder / f"step-{state['step']:07d}.pt", lambda file: torch.save(state, file))
+    for old in sorted(folder.glob("step-*.pt"))[:-keep]:
+        old.unlink()
+
+
+def load_checkpoint(run: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that is whole; a damaged one is named on stderr and passed over.
+
+    Args:
+        run: folder of the run.
+
+    Returns:
+        Its file and what is in it, on the CPU; None for a new run.
+
+    Raises:
+        DataError: if there are checkpoints, but none is whole.
+    """
+    files = [*sorted((run / CHECKPOINTS).glob("step-*.pt"), reverse=True), run / OLD_CHECKPOINT]
+    damaged: list[Path] = []
+    for path in filter(Path.exists, files):
+        try:
+            return path, read_checkpoint(path)
+        except DataError as error:
+            tqdm.write(f"{error}; the one before it is looked for", file=sys.stderr)
+            damaged.append(path)
+    if damaged:
+        raise DataError(f"{damaged[0]} is damaged and cannot be read, nor is another whole; remove it to begin anew")
+    return None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, after comparing every byte of it with its checksum.
+
+    Raises:
+        DataError: if it is damaged, or no checkpoint.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (member := archive.testzip()) is not None:  # torch itself does not look at the checksums
+                raise ValueError(f"the checksum of {member} is wrong")
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if missing := [key for key in NEEDED if key not in state]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+    except Exception as error:  # of a damaged file torch, pickle and zipfile each raise kinds of their own
+        raise DataError(f"{path} is damaged: {error}") from error
+    return state
+
+
+def start_run(run: Path, settings: dict[str, Any], first: int) -> None:
+    """Make the run's folder, note its settings, and forget what was logged after the checkpoint it goes on from.
+
+    Args:
+        run: folder of the run.
+        settings: for ``config.json``.
+        first: steps that are done.
+
+    Raises:
+        UserError: if the folder cannot be written.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        for left in filter(Path.is_file, list(run.rglob("*.partial"))):
+            left.unlink()
+        text = json.dumps(settings, default=str, indent=2) + "\n"
+        write_whole(run / "config.json", lambda file: file.write(text.encode()))
+        log = run / "log.jsonl"
+        if log.exists():
+            lines = log.read_bytes().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith(b"}\n") and json.loads(line)["step"] <= first]
+            write_whole(log, lambda file: file.write(b"".join(kept)))
+    except OSError as error:
+        raise UserError(f"cannot write the run's folder {run}: {error.strerror}") from error
+
+
+def log_line(log: IO[bytes], values: dict[str, Any]) -> None:
+    """Append a line to an unbuffered file, in one write, so that a kill leaves all of it or nothing."""
+    log.write(json.dumps(values).encode() + b"\n")

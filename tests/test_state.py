@@ -1,0 +1,157 @@
+"""What is on disk of a run: whole at every moment, and the newest whole checkpoint is found."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from paint_by_example.errors import DataError, UserError
+from paint_by_example.state import (
+    load_checkpoint,
+    log_line,
+    replace_folder,
+    save_checkpoint,
+    start_run,
+    write_whole,
+)
+
+
+class KilledError(BaseException):
+    """As good as kill -9: nothing that the code does afterwards is run but what Python itself unwinds."""
+
+
+def kill_at(call: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Let the n-th call that touches the disk's names or waits for it fail, and count them."""
+    count = 0
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == call:
+                raise KilledError
+            return function(*arguments, **options)
+
+        return run
+
+    monkeypatch.setattr(os, "fsync", counted(os.fsync))
+    for name in ("replace", "rename", "unlink"):
+        monkeypatch.setattr(Path, name, counted(getattr(Path, name)))
+    return lambda: count
+
+
+def state_of(step: int) -> dict[str, Any]:
+    weights = {"w": torch.full((100,), float(step))}
+    return {"step": step, "parameters": weights, "average": weights, "average_updates": step, "optimizer": {}}
+
+
+def step_in(run: Path) -> int:
+    loaded = load_checkpoint(run)
+    assert loaded is not None
+    assert (loaded[1]["parameters"]["w"] == loaded[1]["step"]).all()
+    return int(loaded[1]["step"])
+
+
+@pytest.mark.parametrize("call", range(1, 6))
+def test_a_checkpoint_is_whole_wherever_its_writing_is_killed(
+    call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, state_of(step), keep=2)
+    with monkeypatch.context() as patch:
+        kill_at(call, patch)
+        if call <= 4:  # two fsyncs, a rename, the removal of the oldest
+            with pytest.raises(KilledError):
+                save_checkpoint(tmp_path, state_of(3), keep=2)
+        else:
+            save_checkpoint(tmp_path, state_of(3), keep=2)
+    assert step_in(tmp_path) == (2 if call <= 2 else 3)
+    save_checkpoint(tmp_path, state_of(4), keep=2)
+    assert [file.name for file in sorted((tmp_path / "checkpoints").glob("*.pt"))][-1] == "step-0000004.pt"
+    assert len(list((tmp_path / "checkpoints").glob("*.pt"))) == 2
+
+
+@pytest.mark.parametrize("call", range(1, 9))
+def test_a_folder_is_old_or_new_wherever_its_writing_is_killed(
+    call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(text: str) -> Callable[[Path], None]:
+        def into(folder: Path) -> None:
+            (folder / "part").mkdir()
+            (folder / "part" / "a").write_text(text)
+            (folder / "b").write_text(text)
+
+        return into
+
+    def content(folder: Path) -> list[str]:
+        return [(folder / "part" / "a").read_text(), (folder / "b").read_text()]
+
+    replace_folder(tmp_path / "model", write("old"))
+    with monkeypatch.context() as patch:
+        calls = kill_at(call, patch)
+        if call <= 7:  # fsync of a, b, part, the folder, rename, rename, fsync
+            with pytest.raises(KilledError):
+                replace_folder(tmp_path / "model", write("new"))
+        else:
+            replace_folder(tmp_path / "model", write("new"))
+            assert calls() == 7
+    found = tmp_path / "model" if (tmp_path / "model").exists() else tmp_path / "model.old"
+    assert content(found) == (["old"] * 2 if call <= 6 else ["new"] * 2)
+    replace_folder(tmp_path / "model", write("again"))
+    assert content(tmp_path / "model") == ["again"] * 2
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, bool]] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        seen.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, (tmp_path / "a").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_whole(tmp_path / "a", lambda file: file.write(b"content"))
+    assert seen == [("a.partial", False), (tmp_path.name, True)]
+    assert (tmp_path / "a").read_bytes() == b"content"
+
+
+def test_every_flipped_bit_of_a_tensor_is_seen(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, state_of(1), keep=2)
+    save_checkpoint(tmp_path, state_of(2), keep=2)
+    newest = tmp_path / "checkpoints" / "step-0000002.pt"
+    whole = newest.read_bytes()
+    pattern = torch.full((100,), 2.0).numpy().tobytes()
+    place = whole.index(pattern)
+    for byte in range(place, place + len(pattern), 37):
+        newest.write_bytes(whole[:byte] + bytes([whole[byte] ^ 1]) + whole[byte + 1 :])
+        assert step_in(tmp_path) == 1
+    newest.write_bytes(whole)
+    assert step_in(tmp_path) == 2
+
+
+def test_no_whole_checkpoint_is_an_error_and_none_at_all_is_a_new_run(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path) is None
+    save_checkpoint(tmp_path, state_of(1), keep=2)
+    (tmp_path / "checkpoints" / "step-0000001.pt").write_bytes(b"")
+    with pytest.raises(DataError, match=r"step-0000001.pt is damaged and cannot be read, nor is another whole"):
+        load_checkpoint(tmp_path)
+
+
+def test_the_log_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    start_run(run, {"seed": 1}, 0)
+    with (run / "log.jsonl").open("ab", buffering=0) as log:
+        for step in (1, 2, 3):
+            log_line(log, {"step": step})
+        log.write(b'{"step": 2')  # cut short
+    start_run(run, {"seed": 2}, 2)
+    assert (run / "log.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+    assert json.loads((run / "config.json").read_text()) == {"seed": 2}
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write the run's folder"):
+        start_run(tmp_path / "file", {}, 0)
