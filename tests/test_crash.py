@@ -1,0 +1,124 @@
+"""Runs that are killed with signal 9 at random moments, and go on as if they had not been.
+
+The processes are forked from one that has imported everything and computed nothing, so that a run costs its steps only.
+"""
+
+import json
+import multiprocessing
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from paint_by_example import load_pipeline, training
+from paint_by_example.training import TrainConfig
+from tests import tiny
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.test_crash"])
+
+
+def run(settings: dict[str, Any]) -> None:
+    """What a process does."""
+    torch.set_num_threads(1)
+    training.SAMPLES, training.SAMPLE_STEPS = 1, 1
+    training.train(TrainConfig(**settings))
+
+
+def start(settings: dict[str, Any]) -> Any:
+    process = PROCESSES.Process(target=run, args=(settings,))
+    process.start()
+    return process
+
+
+def complete(settings: dict[str, Any]) -> float:
+    """Run to the end; gives the seconds it took."""
+    since = time.perf_counter()
+    process = start(settings)
+    process.join()
+    assert process.exitcode == 0
+    return time.perf_counter() - since
+
+
+def check_whole(folder: Path) -> None:
+    """Every file under its own name can be read."""
+    for path in folder.rglob("*"):
+        if path.suffix == ".pt":
+            torch.load(path, weights_only=True)
+        elif path.suffix == ".png":
+            with Image.open(path) as picture:
+                picture.load()
+        elif path.name == "log.jsonl":
+            assert all(json.loads(line) for line in path.read_text().splitlines())
+        elif path == folder / "config.json":
+            json.loads(path.read_text())
+    if (folder / "model").exists():
+        load_pipeline(folder / "model", device="cpu")
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two nested states are equal bit for bit."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(value, second[key]) for key, value in first.items())
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return bool(first == second)
+
+
+def values(folder: Path) -> list[tuple[int, float, float]]:
+    """The log, without how fast it went."""
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [(line["step"], line["loss"], line["learning_rate"]) for line in lines]
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_moments_is_the_run_that_was_not(
+    kills: int, models: dict[str, Path], tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {
+        "data": tiny.composites_folder(tmp_path / "composites"),
+        "init": str(models["embedded"]),
+        "steps": 12,
+        "batch_size": 2,
+        "learning_rate": 1e-3,
+        "warmup_steps": 4,
+        "decay_steps": 4,
+        "log_every": 1,
+        "checkpoint_every": 2,
+        "sample_every": 5,
+        "workers": 0,
+        "device": "cpu",
+    }
+    complete(settings | {"output": tmp_path / "warm-up", "steps": 1})  # also starts the process that is forked from
+    seconds = complete(settings | {"output": tmp_path / "whole"})
+    moments = random.Random(0)
+    killed = {"output": tmp_path / "killed"}
+    landed = 0
+    for _ in range(kills):
+        process = start(settings | killed)
+        process.join(moments.uniform(0.2, 1) * seconds)
+        process.kill()
+        process.join()
+        landed += process.exitcode == -signal.SIGKILL
+        check_whole(tmp_path / "killed")
+    complete(settings | killed)
+    assert landed >= kills / 2
+    assert values(tmp_path / "killed") == values(tmp_path / "whole")
+    assert len(values(tmp_path / "whole")) == 12
+    ends = [tmp_path / name for name in ("killed", "whole")]
+    assert same(*(torch.load(end / "checkpoints" / "step-0000012.pt", weights_only=True) for end in ends))
+    grids = [(end / "samples" / "step-0000012.png").read_bytes() for end in ends]
+    assert grids[0] == grids[1]
+    first, second = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.safetensors")}
+        for folder in (tmp_path / "killed" / "model", tmp_path / "whole" / "model")
+    )
+    assert first == second
+    assert not list((tmp_path / "killed").rglob("*.partial"))
