@@ -16,13 +16,14 @@ FILES = sorted(ROOT.rglob("*.py"))
 # A module imports from lower rows and, where it is a folder, from its own. `__init__` is above all since it shows them.
 ROWS = (
     {"errors"},
-    {"images", "efficientnet", "weights", "state"},
+    {"images", "efficientnet", "weights", "state", "processes", "settings"},
     {"conditioning", "attention", "autoencoder", "ldm", "compat"},
     {"sampling", "data", "structure", "prior", "network", "record", "switches"},
     {"checkpoint", "inputs"},
     {"painter"},
     {"edit"},
     {"pipeline"},
+    {"objective"},
     {"training", "evaluation", "batch", "library", "embedded", "conversion"},
     {"server"},
     {"cli"},

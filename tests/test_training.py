@@ -20,20 +20,17 @@ from paint_by_example.compat import latent_mask
 from paint_by_example.data import latents as data_latents
 from paint_by_example.data.latents import Latents
 from paint_by_example.errors import DataError, ModelError
-from paint_by_example.sampling import make_scheduler
-from paint_by_example.training import (
-    MovingAverage,
-    Network,
-    Steps,
-    TrainConfig,
+from paint_by_example.objective import (
     diffusion_loss,
+    draw_step,
     draw_timesteps,
     drop,
     frozen,
-    learning_rate_factor,
     prediction_target,
-    train,
 )
+from paint_by_example.sampling import make_scheduler
+from paint_by_example.settings import TrainConfig
+from paint_by_example.training import MovingAverage, Network, Steps, learning_rate_factor, train
 from tests import tiny
 
 
@@ -73,6 +70,15 @@ def config(composites: Path, models: dict[str, Path], tmp_path: Path) -> Callabl
         return TrainConfig(**(settings | given))
 
     return make
+
+
+def loss_of(
+    pipeline: PaintByExamplePipeline, batch: dict[str, Tensor], run: TrainConfig, generator: torch.Generator, unet: Any
+) -> Tensor:
+    """The loss of a whole batch of pictures."""
+    latents = frozen(pipeline, batch)
+    draws = draw_step(len(latents["z_0"]), latents["z_0"].shape[1:], run, pipeline.scheduler, generator)
+    return diffusion_loss(pipeline, latents, run, draws, unet)
 
 
 def losses(run: Path) -> list[float]:
@@ -160,8 +166,7 @@ def test_bfloat16_trains_nearly_as_float32_does(config: Callable[..., TrainConfi
     pipeline = load_pipeline(exact.init, device="cpu")
     batch = batch_of(pipeline)
     expected, found = (
-        diffusion_loss(pipeline, batch, run, torch.Generator().manual_seed(0), pipeline.unet)
-        for run in (exact, reduced)
+        loss_of(pipeline, batch, run, torch.Generator().manual_seed(0), pipeline.unet) for run in (exact, reduced)
     )
     assert found.dtype == torch.float32
     assert found != expected
@@ -220,26 +225,33 @@ def test_swapping_twice_changes_nothing() -> None:
     assert average.average["w"].tolist() == [1, 2]
 
 
-def test_each_example_is_dropped_by_its_own_draw() -> None:
+def test_each_example_is_dropped_by_its_own_draw(config: Callable[..., TrainConfig]) -> None:
     condition, null = torch.ones(1000, 1, 3), torch.zeros(1, 1, 3)
-    kept = drop(condition, null, 0.2, torch.Generator().manual_seed(0))
+    run = config(drop_exemplar=0.2)
+
+    def dropped(count: int, seed: int) -> Tensor:
+        scheduler = tiny.embedded_pipeline().scheduler
+        return draw_step(count, (1, 1, 1), run, scheduler, torch.Generator().manual_seed(seed)).dropped
+
+    kept = drop(condition, null, dropped(1000, 0))
     assert kept.shape == (1000, 1, 3)
     assert (kept == kept[..., :1]).all()  # a condition is dropped whole
     assert 0.15 < 1 - kept[:, 0, 0].mean() < 0.25
-    shares = {drop(condition[:8], null, 0.5, torch.Generator().manual_seed(s)).mean().item() for s in range(20)}
+    shares = {drop(condition[:8], null, dropped(8, seed)).mean().item() for seed in range(20)}
     assert shares - {0.0, 1.0}  # never only the whole batch at once
-    assert torch.equal(kept, drop(condition, null, 0.2, torch.Generator().manual_seed(0)))
+    assert torch.equal(kept, drop(condition, null, dropped(1000, 0)))
 
 
-@pytest.mark.parametrize(("probability", "expected"), [(0.0, 1.0), (1.0, 0.0)])
-def test_dropping_none_and_all(probability: float, expected: float) -> None:
-    kept = drop(torch.ones(100, 1, 3), torch.zeros(1, 1, 3), probability, torch.Generator().manual_seed(0))
-    assert (kept == expected).all()
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_dropping_none_and_all(probability: float, config: Callable[..., TrainConfig]) -> None:
+    scheduler, generator = tiny.embedded_pipeline().scheduler, torch.Generator().manual_seed(0)
+    draws = draw_step(100, (1, 1, 1), config(drop_exemplar=probability), scheduler, generator)
+    assert (draws.dropped == bool(probability)).all()
 
 
 def test_the_dropped_condition_teaches_the_null_token() -> None:
     condition, null = torch.ones(4, 1, 3, requires_grad=True), torch.zeros(1, 1, 3, requires_grad=True)
-    drop(condition, null, 1.0, torch.Generator()).sum().backward()
+    drop(condition, null, torch.ones(4, dtype=torch.bool)).sum().backward()
     assert null.grad is not None
     assert condition.grad is not None
     assert (null.grad == 4).all()
@@ -289,7 +301,7 @@ def test_loss_of_predicting_nothing_is_the_mean_square_of_the_target(
         return SimpleNamespace(sample=torch.zeros(3, 6, 8, 8))
 
     run = config(outside_weight=outside_weight, drop_exemplar=0.0)
-    loss = diffusion_loss(pipeline, batch, run, torch.Generator().manual_seed(4), unet)
+    loss = loss_of(pipeline, batch, run, torch.Generator().manual_seed(4), unet)
 
     generator = torch.Generator().manual_seed(4)  # draws in the same order: dropping, time steps, noise
     torch.rand(3, generator=generator)
@@ -322,17 +334,17 @@ def test_a_perfect_prediction_has_no_loss(config: Callable[..., TrainConfig]) ->
     torch.rand(3, generator=generator, dtype=torch.float64)
     noise = torch.randn(3, 4, 16, 16, generator=generator)
     args = (batch_of(pipeline), config(), torch.Generator().manual_seed(4))
-    assert diffusion_loss(pipeline, *args, lambda *_: SimpleNamespace(sample=noise)).item() == 0
+    assert loss_of(pipeline, *args, lambda *_: SimpleNamespace(sample=noise)).item() == 0
 
 
 def test_features_computed_ahead_stand_for_the_exemplar(config: Callable[..., TrainConfig]) -> None:
     pipeline = tiny.embedded_pipeline()
     batch = batch_of(pipeline)
     with torch.no_grad():
-        plain = diffusion_loss(pipeline, batch, config(), torch.Generator().manual_seed(0), pipeline.unet)
+        plain = loss_of(pipeline, batch, config(), torch.Generator().manual_seed(0), pipeline.unet)
         exemplars = pipeline.exemplar_tensor(batch.pop("exemplar").numpy())
         batch["features"] = pipeline.image_encoder.features(exemplars)
-        ahead = diffusion_loss(pipeline, batch, config(), torch.Generator().manual_seed(0), pipeline.unet)
+        ahead = loss_of(pipeline, batch, config(), torch.Generator().manual_seed(0), pipeline.unet)
     assert ahead.item() == pytest.approx(plain.item(), rel=1e-5)
 
 
@@ -349,7 +361,7 @@ def test_noising_does_not_depend_on_the_solver(name: Any, config: Callable[..., 
             seen.append(x)
             return SimpleNamespace(sample=torch.zeros(3, 6, 8, 8))
 
-        seen.append(diffusion_loss(pipeline, batch_of(pipeline), config(), torch.Generator().manual_seed(0), unet))
+        seen.append(loss_of(pipeline, batch_of(pipeline), config(), torch.Generator().manual_seed(0), unet))
     assert same(found, expected)
 
 
@@ -404,7 +416,7 @@ def test_a_memorised_example_is_learnt(
     run = config(drop_exemplar=0.0)
     found = []
     for _ in range(30):
-        loss = diffusion_loss(pipeline, batch, run, torch.Generator().manual_seed(0), pipeline.unet)
+        loss = loss_of(pipeline, batch, run, torch.Generator().manual_seed(0), pipeline.unet)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -669,6 +681,7 @@ def test_a_checkpoint_of_another_network(
     [
         ("steps", 0),
         ("batch_size", 0),
+        ("accumulate", 0),
         ("checkpoint_every", 0),
         ("keep_checkpoints", 0),
         ("sample_every", -1),

@@ -1,11 +1,8 @@
-"""Training: noise prediction on latents, the condition dropped per example for the learned null token.
+"""Training: the loop, its data, and what learns.
 
 The flow of a step, downwards:
 
-    example -> latents (z_0, masked latent, mask) and condition -> add noise -> U-Net -> loss -> optimiser -> average
-
-(Paint by Example, arXiv 2211.13227, equation 2 and section 3; dropping the condition for classifier-free guidance:
-arXiv 2207.12598, algorithm 1.)
+    examples -> this process's share of them -> loss (objective.py) -> gradient, averaged -> optimiser -> average
 
 Every draw follows from the seed and the number of the step or example, so a run that was stopped goes on as if it had
 not been, and the number of workers changes nothing.
@@ -13,12 +10,16 @@ not been, and the number of workers changes nothing.
 
 from __future__ import annotations
 
-import math
+import contextlib
+import os
+import resource
+import sys
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,14 +29,16 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .attention import collapse_cross_attention, dead_parameters
-from .compat import latent_mask
 from .data.composites import Composites
 from .data.dataset import BoxDataset, Examples
 from .data.latents import CHUNK, FIELDS, Latents, check_made_of, chunk_files, write_chunk
-from .errors import DataError, ModelError, UserError
+from .errors import DataError, UserError
 from .images import tensor_image
+from .objective import diffusion_loss, draw_step, frozen, loss_weight
 from .pipeline import PaintByExamplePipeline, choose_device, load_pipeline
-from .sampling import Scheduler, add_noise, make_scheduler, seeded_generators
+from .processes import Processes, Shares, joined
+from .sampling import make_scheduler, seeded_generators
+from .settings import TrainConfig as TrainConfig
 from .state import load_checkpoint, log_line, replace_folder, save_checkpoint, start_run, write_whole
 
 T = TypeVar("T")
@@ -43,83 +46,6 @@ T = TypeVar("T")
 FROZEN = ("model", "backbone", "components")  # parts of either encoder that `features` runs; the rest is `decode`
 SAMPLES = 16  # edits in a grid, at most
 SAMPLE_STEPS = 20  # of dpm++
-
-
-@dataclass
-class TrainConfig:
-    """Train a model on pictures with objects in them."""
-
-    data: Path
-    """Folder from `pbe prepare composites`, or an index of pictures and boxes (.jsonl)."""
-    output: Path
-    """Folder of the run: checkpoints, log, sample grids, and the model in model/ at the end."""
-    init: str = "embedded"
-    """Model to start from: a folder, the embedded one, or a name on the hub."""
-    features: Path | None = None
-    """Exemplar features of composites computed ahead (.npy); without them the encoder runs in every step."""
-    ahead: int = 0
-    """Examples whose latents are computed once, into latents/ of the run's folder, and trained on in turn: the model's
-    frozen parts then cost nothing. 0 draws each example anew."""
-    steps: int = 10_000
-    """Optimiser steps in all."""
-    batch_size: int = 64
-    """Examples a step."""
-    learning_rate: float = 1e-5
-    """Of AdamW, after the warm-up. The paper's is 1e-5, for fine-tuning a pretrained model."""
-    warmup_steps: int = 1000
-    """Steps over which the learning rate rises from 0."""
-    decay_steps: int = 0
-    """Last steps, over which the learning rate falls to 0; 0 keeps it constant, as in the paper."""
-    weight_decay: float = 0.01
-    """Of AdamW."""
-    drop_exemplar: float = 0.2
-    """Probability, per example, that the null token takes the exemplar's place."""
-    outside_weight: float = 1.0
-    """Weight of the loss outside the mask, which an edit pastes over anyway; 1 as in the paper."""
-    timestep_power: float = 1.0
-    """Time steps are drawn as T (1 - u^p), u uniform: 1 is even, as in the paper; 2 favours the noisy ones, where the
-    exemplar decides and a small model has most to learn."""
-    ema_decay: float = 0.9999
-    """Decay of the moving average of the weights; it warms up, so that the first steps are forgotten."""
-    max_grad_norm: float = 1.0
-    """The gradient is scaled down to this norm."""
-    seed: int = 0
-    """Of data, noise, time steps and dropping."""
-    workers: int = 1
-    """Processes that make the data."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the networks' products; weights, sums and the loss stay in float32. bfloat16 is faster where the processor has
-    it (avx512_bf16, amx, a GPU)."""
-    compile: bool = False
-    """Compile the U-Net: some minutes at the start, faster steps."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints."""
-    keep_checkpoints: int = 3
-    """How many of the newest checkpoints stay."""
-    sample_every: int = 1000
-    """Steps between grids of held-out edits."""
-    log_every: int = 50
-    """Steps between lines of log.jsonl."""
-    device: str | None = None
-    """cpu, cuda, ...; the best there is by default."""
-
-    def __post_init__(self) -> None:
-        positive = ("steps", "batch_size", "checkpoint_every", "keep_checkpoints", "sample_every", "log_every")
-        whole = dict.fromkeys(positive, 1)
-        whole |= dict.fromkeys(("ahead", "warmup_steps", "decay_steps", "seed", "workers"), 0)
-        for name, least in whole.items():
-            if getattr(self, name) < least:
-                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("learning_rate", "max_grad_norm", "timestep_power"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"{name} must be a number above 0, got {getattr(self, name)}")
-        for name in ("weight_decay", "outside_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"{name} must be a number of at least 0, got {getattr(self, name)}")
-        if not 0 <= self.drop_exemplar <= 1:
-            raise UserError(f"drop_exemplar is a probability, in [0, 1], got {self.drop_exemplar}")
-        if not 0 <= self.ema_decay < 1:
-            raise UserError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
 
 
 class Network(nn.Module):
@@ -143,6 +69,14 @@ class Network(nn.Module):
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that learn, by name, without the encoder's pretrained part and what one token makes idle."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def forward(self, loss: Callable[[], Tensor]) -> Tensor:
+        """Compute a loss. It goes through here because that is where several processes prepare to share gradients.
+
+        Args:
+            loss: computes it with this network.
+        """
+        return loss()
 
 
 class MovingAverage:
@@ -213,129 +147,6 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
     return max(0.0, min(rise, fall))
 
 
-def drop(condition: Tensor, null_condition: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Put the null token in the exemplar's place, for each example by its own draw.
-
-    Args:
-        condition: (B, 1, D).
-        null_condition: (1, 1, D).
-        probability: in [0, 1].
-        generator: source of randomness, on the CPU.
-
-    Returns:
-        (B, 1, D).
-    """
-    dropped = torch.rand(len(condition), generator=generator) < probability
-    return torch.where(dropped.to(condition.device)[:, None, None], null_condition, condition)
-
-
-def diffusion_loss(
-    pipeline: PaintByExamplePipeline,
-    batch: dict[str, Tensor],
-    config: TrainConfig,
-    generator: torch.Generator,
-    unet: Any,
-) -> Tensor:
-    """Mean squared error of the prediction (ε, v or z_0, as the scheduler says) on noised latents.
-
-    Args:
-        pipeline: the model.
-        batch: pictures as `frozen` takes them, or what it makes of them.
-        config: the run's.
-        generator: of time steps, noise and dropping, on the CPU.
-        unet: the U-Net or its compiled form.
-
-    Returns:
-        A scalar; with the weights of `TrainConfig.outside_weight`, divided by their mean.
-
-    Raises:
-        ModelError: if the model predicts something else.
-    """
-    encoder, scheduler = pipeline.image_encoder, pipeline.scheduler
-    latents = batch if "z_0" in batch else frozen(pipeline, batch)
-    z_0, z_masked, m, features = (latents[name] for name in FIELDS)
-    reduced = torch.autocast(z_0.device.type, getattr(torch, config.precision), enabled=config.precision != "float32")
-    with reduced:
-        condition = drop(encoder.decode(features), encoder.uncond_vector, config.drop_exemplar, generator)
-    t = draw_timesteps(len(z_0), scheduler.config.num_train_timesteps, config.timestep_power, generator).to(z_0.device)
-    noise = torch.randn(z_0.shape, generator=generator).to(z_0.device)
-    z_t = add_noise(z_0, noise, t, scheduler)
-    with reduced:
-        predicted = unet(pipeline.unet_input(z_t, z_masked, m), t, condition).sample
-    error = (predicted.float() - prediction_target(z_0, noise, t, scheduler)).square()
-    weight = m + config.outside_weight * (1 - m)
-    return cast(Tensor, (error * weight).mean() / weight.mean())
-
-
-@torch.no_grad()
-def frozen(pipeline: PaintByExamplePipeline, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What the parts that do not learn make of a batch.
-
-    Args:
-        pipeline: the model.
-        batch: ``source`` (B, 3, H, W) in [-1, 1], ``mask`` (B, 1, H, W) in {0, 1}, and ``features`` (B, F) or
-            ``exemplar`` (B, E, E, 3) uint8.
-
-    Returns:
-        ``z_0`` and ``z_masked`` (B, C, h, w), ``latent_mask`` (B, 1, h, w), ``features`` (B, F).
-    """
-    source, mask = batch["source"], batch["mask"]
-    z_0 = pipeline.encode_picture(source)
-    if "features" in batch:
-        features = batch["features"]
-    else:
-        pixels = pipeline.exemplar_tensor(batch["exemplar"].cpu().numpy())
-        features = pipeline.image_encoder.features(pixels.to(z_0))
-    return {
-        "z_0": z_0,
-        "z_masked": pipeline.encode_picture(source * (1 - mask)),
-        "latent_mask": latent_mask(mask, z_0.shape[-2:]),
-        "features": features,
-    }
-
-
-def draw_timesteps(count: int, steps: int, power: float, generator: torch.Generator) -> Tensor:
-    """Draw time steps as `TrainConfig.timestep_power` says.
-
-    Args:
-        count: B.
-        steps: T, of the schedule.
-        power: p.
-        generator: source of randomness, on the CPU.
-
-    Returns:
-        (B,) int64 in 0 .. T - 1.
-    """
-    u = torch.rand(count, generator=generator, dtype=torch.float64)
-    return (steps * (1 - u**power)).long().clamp(0, steps - 1)
-
-
-def prediction_target(z_0: Tensor, noise: Tensor, t: Tensor, scheduler: Scheduler) -> Tensor:
-    """What the U-Net should predict, as the scheduler's ``prediction_type`` says.
-
-    Args:
-        z_0: clean latents, (B, C, h, w).
-        noise: ε, (B, C, h, w).
-        t: time steps, (B,).
-        scheduler: the model's.
-
-    Returns:
-        (B, C, h, w).
-
-    Raises:
-        ModelError: if the prediction type is not known.
-    """
-    match scheduler.config["prediction_type"]:
-        case "epsilon":
-            return noise
-        case "v_prediction":  # √ᾱ_t ε - √(1 - ᾱ_t) z_0 (arXiv 2202.00512, appendix D): noising with the roles exchanged
-            return add_noise(noise, -z_0, t, scheduler)
-        case "sample":
-            return z_0
-        case other:
-            raise ModelError(f"unknown prediction type {other!r}; expected epsilon, v_prediction or sample")
-
-
 def train(config: TrainConfig) -> Path:
     """Train, or go on where the same run stopped.
 
@@ -348,24 +159,44 @@ def train(config: TrainConfig) -> Path:
     Raises:
         UserError: for settings or data that cannot be used, and for a loss that is no longer finite, with its step.
     """
-    device = choose_device(config.device)
+    with joined(config.device) as processes:
+        return train_together(config, processes)
+
+
+def train_together(config: TrainConfig, processes: Processes) -> Path:
+    """The part of `train` that one of its processes does."""
+    device = choose_device(processes.device(config.device))
+    share = processes.share(config.batch_size, config.accumulate)
     pipeline = load_pipeline(config.init, device=device, dtype=torch.float32)
     network = Network(pipeline).train()
     pipeline.unet.to(memory_format=torch.channels_last)
+    if config.gradient_checkpointing:
+        pipeline.unet.enable_gradient_checkpointing()
     parameters = network.trained()
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     average = MovingAverage(parameters, config.ema_decay)
     first, losses = resume(config.output, parameters, average, optimizer)
-    data, held_out = batches(config, first, pipeline), load_examples(config, pipeline, "held_out")
-    start_run(config.output, asdict(config), first)
+    processes.wait()  # all have read the checkpoint before the first writes
+    data, held_out = batches(config, first, pipeline, processes), load_examples(config, pipeline, "held_out")
+    if processes.is_first:
+        start_run(config.output, asdict(config), first)
+    processes.wait()
     unet = torch.compile(pipeline.unet) if config.compile else pipeline.unet
+    together = processes.wrap(network)
 
     with (
         torch.random.fork_rng(),
-        tqdm(total=config.steps, initial=first, desc="training", unit="step", mininterval=5) as progress,
-        (config.output / "log.jsonl").open("ab", buffering=0) as log,
+        tqdm(
+            total=config.steps,
+            initial=first,
+            desc="training",
+            unit="step",
+            mininterval=5,
+            disable=not processes.is_first,
+        ) as progress,
+        open_log(config.output, processes) as log,
     ):
         since, timed = time.perf_counter(), first
         for step, batch in enumerate(data, start=first):
@@ -376,11 +207,25 @@ def train(config: TrainConfig) -> Path:
             # each step has its own generator, so that a resumed run draws what an uninterrupted one would have drawn;
             # of torch's global one draw only layers with dropout, which the models here have none of
             generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-            torch.manual_seed(config.seed * 1_000_003 + step)
-            batch = {name: value.to(device) for name, value in batch.items()}
-            loss = diffusion_loss(pipeline, batch, config, generator, unet)
+            torch.manual_seed(config.seed * 1_000_003 + step + processes.rank * 500_009)
+            pieces = [
+                frozen(pipeline, {name: value.to(device) for name, value in piece.items()})
+                for piece in divide(batch, config.accumulate)
+            ]
+            draws = draw_step(config.batch_size, pieces[0]["z_0"].shape[1:], config, pipeline.scheduler, generator)
+            mean_weight = processes.mean(loss_weight(torch.cat([p["latent_mask"] for p in pieces]), config).mean())
             optimizer.zero_grad()
-            loss.backward()
+            loss = torch.zeros((), device=device)
+            for number, piece in enumerate(pieces):
+                size = share // config.accumulate
+                drawn = draws.part(processes.rank * share + number * size, size)
+                arguments = pipeline, piece, config, drawn, unet, mean_weight
+                last = number == len(pieces) - 1
+                with contextlib.nullcontext() if last else processes.apart(together):
+                    part = together(partial(diffusion_loss, *arguments)) / config.accumulate
+                    part.backward()
+                loss += part.detach()
+            loss = processes.mean(loss)
             norm = torch.nn.utils.clip_grad_norm_(parameters.values(), config.max_grad_norm)
             if not torch.isfinite(loss + norm):  # before the step: no checkpoint is ever written of broken weights
                 raise UserError(
@@ -390,20 +235,22 @@ def train(config: TrainConfig) -> Path:
                 )
             optimizer.step()
             average.update(parameters)
-            losses.append(loss.detach())
+            losses.append(loss)
             progress.update()
             if done % config.log_every == 0 or done == config.steps:
                 speed = (done - timed) * config.batch_size / (time.perf_counter() - since)
                 mean = torch.stack(losses).mean().item()
                 line = {"step": done, "loss": mean, "learning_rate": rate, "pictures_per_second": speed}
                 log_line(log, line)
-                progress.set_postfix(loss=f"{mean:.4f}", pictures=f"{speed:.1f}/s", refresh=False)
+                progress.set_postfix(
+                    loss=f"{mean:.4f}", pictures=f"{speed:.1f}/s", memory=f"{peak_memory(device):.1f}GB", refresh=False
+                )
                 losses, since, timed = [], time.perf_counter(), done
-            if done % config.sample_every == 0 or done == config.steps:
+            if (done % config.sample_every == 0 or done == config.steps) and processes.is_first:
                 average.swap(parameters)
                 sample_grid(pipeline, held_out, config.output / "samples" / f"step-{done:07d}.png")
                 average.swap(parameters)
-            if done % config.checkpoint_every == 0 or done == config.steps:
+            if (done % config.checkpoint_every == 0 or done == config.steps) and processes.is_first:
                 state = {
                     "step": done,
                     "parameters": {name: parameter.detach() for name, parameter in parameters.items()},
@@ -415,12 +262,35 @@ def train(config: TrainConfig) -> Path:
                 save_checkpoint(config.output, state, config.keep_checkpoints)
     average.swap(parameters)
     network.eval()
-    replace_folder(config.output / "model", pipeline.save_pretrained)
+    if processes.is_first:
+        replace_folder(config.output / "model", pipeline.save_pretrained)
+    processes.wait()
     return config.output / "model"
 
 
-def batches(config: TrainConfig, first: int, pipeline: PaintByExamplePipeline) -> Iterator[dict[str, Tensor]]:
-    """The batches of the run from step ``first`` to its end.
+def divide(batch: dict[str, Tensor], pieces: int) -> list[dict[str, Tensor]]:
+    """A batch as that many equal ones, in order."""
+    split = {name: value.chunk(pieces) for name, value in batch.items()}
+    return [{name: values[number] for name, values in split.items()} for number in range(pieces)]
+
+
+def open_log(run: Path, processes: Processes) -> IO[bytes]:
+    """The run's log, for the first process; whatever the others write is lost."""
+    return (run / "log.jsonl" if processes.is_first else Path(os.devnull)).open("ab", buffering=0)
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory this process has held, GB: of the GPU, or else of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def batches(
+    config: TrainConfig, first: int, pipeline: PaintByExamplePipeline, processes: Processes
+) -> Iterator[dict[str, Tensor]]:
+    """This process's share of each batch of the run from step ``first`` to its end.
 
     Raises:
         DataError: if the data cannot be used.
@@ -428,10 +298,14 @@ def batches(config: TrainConfig, first: int, pipeline: PaintByExamplePipeline) -
     data = load_examples(config, pipeline, "train")
     shuffle = config.seed if isinstance(data, BoxDataset) else None
     if config.ahead:
-        compute_ahead(config, pipeline, data, shuffle)
+        if processes.is_first:
+            compute_ahead(config, pipeline, data, shuffle)
+        processes.wait()
         data, shuffle = Latents(config.output / "latents", config.ahead), config.seed
     examples = Steps(data, first * config.batch_size, config.steps * config.batch_size, shuffle)
-    return with_plain_errors(DataLoader(examples, config.batch_size, num_workers=config.workers))
+    share = processes.share(config.batch_size, config.accumulate)
+    shares = Shares(max(0, config.steps - first), config.batch_size, share, processes.rank)
+    return with_plain_errors(DataLoader(examples, batch_sampler=shares, num_workers=config.workers))
 
 
 def compute_ahead(config: TrainConfig, pipeline: PaintByExamplePipeline, data: Examples, shuffle: int | None) -> None:

@@ -1,0 +1,137 @@
+"""The processes of a run: one by itself, or several that torchrun started, each with an equal share of every batch.
+
+Every process holds the whole network. The gradients of the shares are averaged before the step, so all take the same
+one, and only the first writes files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, cast
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Sampler
+
+from .errors import UserError
+
+PATIENCE = timedelta(hours=12)  # of the others while the first computes latents ahead or writes a large model
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Who this process is among those of the run."""
+
+    rank: int = 0
+    """Its number, from 0."""
+    count: int = 1
+    """Of all processes, on all machines."""
+    local_rank: int = 0
+    """Its number on this machine, which is also that of its GPU."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def device(self, asked: str | None) -> str | None:
+        """This process's device: of several GPUs each process takes its own."""
+        if self.count > 1 and asked in (None, "cuda") and torch.cuda.is_available():
+            return f"cuda:{self.local_rank}"
+        return asked or ("cpu" if self.count > 1 else None)
+
+    def share(self, batch_size: int, pieces: int) -> int:
+        """How many examples of a batch are this process's.
+
+        Args:
+            batch_size: of all processes together.
+            pieces: that each share is computed in, one after another.
+
+        Raises:
+            UserError: if the batch cannot be divided.
+        """
+        if batch_size % (self.count * pieces):
+            raise UserError(
+                f"batch_size {batch_size} cannot be divided among {self.count} processes with {pieces} pieces each;"
+                f" take a multiple of {self.count * pieces}"
+            )
+        return batch_size // self.count
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The network such that a backward pass through its forward averages the gradients of all processes."""
+        if self.count == 1:
+            return network
+        on_gpu = next(network.parameters()).is_cuda
+        return DistributedDataParallel(
+            network, device_ids=[self.local_rank] if on_gpu else None, broadcast_buffers=False
+        )
+
+    def apart(self, network: nn.Module) -> AbstractContextManager[Any]:
+        """Within it, a backward pass only adds to this process's gradients."""
+        if self.count == 1:
+            return contextlib.nullcontext()
+        return cast(AbstractContextManager[Any], cast(DistributedDataParallel, network).no_sync())
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean over the processes of a value that each has."""
+        if self.count == 1:
+            return value
+        total = value.clone()
+        distributed.all_reduce(total)
+        return total / self.count
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.count > 1:
+            distributed.barrier()
+
+
+@contextlib.contextmanager
+def joined(device: str | None) -> Iterator[Processes]:
+    """Join the processes that torchrun, or another launcher that sets the same variables, started.
+
+    Args:
+        device: that was asked for.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Processes()
+        return
+    processes = Processes(int(os.environ["RANK"]), count, int(os.environ.get("LOCAL_RANK", "0")))
+    on_gpu = (processes.device(device) or "").startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(processes.local_rank)
+    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    try:
+        yield processes
+    finally:
+        distributed.destroy_process_group()
+
+
+class Shares(Sampler[list[int]]):
+    """The items of each batch that are one process's: together, in order of rank, they are the whole batch.
+
+    Args:
+        batches: how many.
+        batch_size: of all processes together.
+        share: of each process.
+        rank: of this process.
+    """
+
+    def __init__(self, batches: int, batch_size: int, share: int, rank: int) -> None:
+        self.batches, self.batch_size, self.share, self.rank = batches, batch_size, share, rank
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Lists of numbers of items."""
+        for batch in range(self.batches):
+            first = batch * self.batch_size + self.rank * self.share
+            yield list(range(first, first + self.share))
