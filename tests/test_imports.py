@@ -23,7 +23,7 @@ ROWS = (
     {"painter"},
     {"edit"},
     {"pipeline"},
-    {"objective"},
+    {"objective", "learner"},
     {"training", "evaluation", "batch", "library", "embedded", "conversion"},
     {"server"},
     {"cli"},

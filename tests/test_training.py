@@ -20,6 +20,7 @@ from paint_by_example.compat import latent_mask
 from paint_by_example.data import latents as data_latents
 from paint_by_example.data.latents import Latents
 from paint_by_example.errors import DataError, ModelError
+from paint_by_example.learner import MovingAverage, Network
 from paint_by_example.objective import (
     diffusion_loss,
     draw_step,
@@ -30,7 +31,7 @@ from paint_by_example.objective import (
 )
 from paint_by_example.sampling import make_scheduler
 from paint_by_example.settings import TrainConfig
-from paint_by_example.training import MovingAverage, Network, Steps, learning_rate_factor, train
+from paint_by_example.training import Steps, learning_rate_factor, train
 from tests import tiny
 
 
@@ -145,6 +146,15 @@ def test_latents_of_other_data_are_not_taken(config: Callable[..., TrainConfig])
     train(config(ahead=3, steps=1))
     with pytest.raises(DataError, match=r"latents.* are made of .*'seed': '0'.*not of .*'seed': '1'"):
         train(config(ahead=3, steps=2, seed=1))
+
+
+def test_a_note_cut_short_before_there_are_latents_is_written_again(config: Callable[..., TrainConfig]) -> None:
+    run = config(ahead=2, steps=1)
+    note = run.output / "latents" / "made_of.json"
+    note.parent.mkdir(parents=True)
+    note.write_text('{"da')
+    train(run)
+    assert json.loads(note.read_text())["seed"] == "0"
 
 
 @pytest.mark.parametrize("content", [b"", b"no array"])
@@ -682,6 +692,7 @@ def test_a_checkpoint_of_another_network(
         ("steps", 0),
         ("batch_size", 0),
         ("accumulate", 0),
+        ("lora_rank", -1),
         ("checkpoint_every", 0),
         ("keep_checkpoints", 0),
         ("sample_every", -1),

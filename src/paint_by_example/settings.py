@@ -20,6 +20,12 @@ class TrainConfig:
     """Folder of the run: checkpoints, log, sample grids, and the model in model/ at the end."""
     init: str = "embedded"
     """Model to start from: a folder, the embedded one, or a name on the hub."""
+    train: Literal["full", "mapper"] = "full"
+    """What learns: full is the U-Net and the encoder's learned part, as in the paper; mapper is the latter alone, a
+    quick start for a U-Net that knows pictures but no exemplars yet."""
+    lora_rank: int = 0
+    """Train low-rank weights beside those of the U-Net's attention, of this rank, and nothing else: for a few pictures
+    and little memory. They are saved by themselves, in lora/, and merged into the model. 0 is no LoRA."""
     features: Path | None = None
     """Exemplar features of composites computed ahead (.npy); without them the encoder runs in every step."""
     ahead: int = 0
@@ -42,6 +48,8 @@ class TrainConfig:
     """Last steps, over which the learning rate falls to 0; 0 keeps it constant, as in the paper."""
     weight_decay: float = 0.01
     """Of AdamW."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw8bit keeps its running means in 8 bits, a quarter of the memory; needs bitsandbytes."""
     drop_exemplar: float = 0.2
     """Probability, per example, that the null token takes the exemplar's place."""
     outside_weight: float = 1.0
@@ -84,7 +92,7 @@ class TrainConfig:
             "log_every",
         )
         whole = dict.fromkeys(positive, 1)
-        whole |= dict.fromkeys(("ahead", "warmup_steps", "decay_steps", "seed", "workers"), 0)
+        whole |= dict.fromkeys(("lora_rank", "ahead", "warmup_steps", "decay_steps", "seed", "workers"), 0)
         for name, least in whole.items():
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -94,6 +102,8 @@ class TrainConfig:
         for name in ("weight_decay", "outside_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{name} must be a number of at least 0, got {getattr(self, name)}")
+        if self.lora_rank and self.train != "full":
+            raise UserError("train mapper and lora_rank exclude each other; give one")
         if not 0 <= self.drop_exemplar <= 1:
             raise UserError(f"drop_exemplar is a probability, in [0, 1], got {self.drop_exemplar}")
         if not 0 <= self.ema_decay < 1:

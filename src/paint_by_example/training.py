@@ -15,7 +15,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -28,12 +28,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from .attention import collapse_cross_attention, dead_parameters
 from .data.composites import Composites
 from .data.dataset import BoxDataset, Examples
 from .data.latents import CHUNK, FIELDS, Latents, check_made_of, chunk_files, write_chunk
 from .errors import DataError, UserError
 from .images import tensor_image
+from .learner import MovingAverage, Network, make_optimizer, merge_lora, save_lora
 from .objective import diffusion_loss, draw_step, frozen, loss_weight
 from .pipeline import PaintByExamplePipeline, choose_device, load_pipeline
 from .processes import Processes, Shares, joined
@@ -43,69 +43,8 @@ from .state import load_checkpoint, log_line, replace_folder, save_checkpoint, s
 
 T = TypeVar("T")
 
-FROZEN = ("model", "backbone", "components")  # parts of either encoder that `features` runs; the rest is `decode`
 SAMPLES = 16  # edits in a grid, at most
 SAMPLE_STEPS = 20  # of dpm++
-
-
-class Network(nn.Module):
-    """All that is trained: the U-Net and the encoder's learned part, as one module with one set of names.
-
-    Args:
-        pipeline: the model; the pretrained part of its encoder is frozen.
-    """
-
-    def __init__(self, pipeline: PaintByExamplePipeline) -> None:
-        super().__init__()
-        self.unet = pipeline.unet
-        self.encoder = pipeline.image_encoder
-        for name in FROZEN:
-            if (part := getattr(self.encoder, name, None)) is not None:
-                part.requires_grad_(False)
-        collapse_cross_attention(self.unet)
-        for name in dead_parameters(self.unet):
-            self.unet.get_parameter(name).requires_grad_(False)
-
-    def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that learn, by name, without the encoder's pretrained part and what one token makes idle."""
-        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
-
-    def forward(self, loss: Callable[[], Tensor]) -> Tensor:
-        """Compute a loss. It goes through here because that is where several processes prepare to share gradients.
-
-        Args:
-            loss: computes it with this network.
-        """
-        return loss()
-
-
-class MovingAverage:
-    """Exponential moving average of parameters, its decay warmed up as (1 + n) / (10 + n).
-
-    Args:
-        parameters: what is averaged, by name; the average starts as a copy.
-        decay: largest decay, in [0, 1).
-    """
-
-    def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
-        self.decay, self.updates = decay, 0
-        self.average = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-
-    @torch.no_grad()
-    def update(self, parameters: dict[str, nn.Parameter]) -> None:
-        """Move the average towards the parameters by one step."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        averages = [self.average[name] for name in parameters]
-        torch._foreach_lerp_(averages, [p.detach() for p in parameters.values()], 1 - decay)
-
-    @torch.no_grad()
-    def swap(self, parameters: dict[str, nn.Parameter]) -> None:
-        """Exchange the average with the parameters; a second call exchanges them back."""
-        for name, parameter in parameters.items():
-            kept = parameter.detach().clone()
-            parameter.copy_(self.average[name])
-            self.average[name].copy_(kept)
 
 
 class Steps(Dataset[dict[str, Any]]):
@@ -168,14 +107,12 @@ def train_together(config: TrainConfig, processes: Processes) -> Path:
     device = choose_device(processes.device(config.device))
     share = processes.share(config.batch_size, config.accumulate)
     pipeline = load_pipeline(config.init, device=device, dtype=torch.float32)
-    network = Network(pipeline).train()
+    network = Network(pipeline, config.train, config.lora_rank, config.seed).train()
     pipeline.unet.to(memory_format=torch.channels_last)
     if config.gradient_checkpointing:
         pipeline.unet.enable_gradient_checkpointing()
     parameters = network.trained()
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    optimizer = make_optimizer(config, parameters)
     average = MovingAverage(parameters, config.ema_decay)
     first, losses = resume(config.output, parameters, average, optimizer)
     processes.wait()  # all have read the checkpoint before the first writes
@@ -263,6 +200,9 @@ def train_together(config: TrainConfig, processes: Processes) -> Path:
     average.swap(parameters)
     network.eval()
     if processes.is_first:
+        if config.lora_rank:
+            replace_folder(config.output / "lora", lambda folder: save_lora(pipeline, folder))
+            merge_lora(pipeline)
         replace_folder(config.output / "model", pipeline.save_pretrained)
     processes.wait()
     return config.output / "model"
@@ -315,6 +255,8 @@ def compute_ahead(config: TrainConfig, pipeline: PaintByExamplePipeline, data: E
         DataError: if the data cannot be used, or what is there was made of other data.
     """
     folder = config.output / "latents"
+    if not any(folder.glob("*.npy")):  # its writing may have been killed, and says nothing about none
+        (folder / "made_of.json").unlink(missing_ok=True)
     check_made_of(folder, {name: str(getattr(config, name)) for name in ("data", "features", "init", "seed")})
     files = chunk_files(folder, config.ahead)
     missing = [number for number, (path, _) in enumerate(files) if not path.exists()]
