@@ -1,6 +1,7 @@
 """The self-supervised dataset on pictures drawn here, and the geometry of its crops."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,20 @@ from torch.utils.data import DataLoader
 
 from paint_by_example.data import dataset as module
 from paint_by_example.data.composites import Composites
-from paint_by_example.data.dataset import BoxDataset, Examples, jitter_room, square_crop
+from paint_by_example.data.dataset import (
+    BoxDataset,
+    Examples,
+    jitter_room,
+    read_line,
+    reduction,
+    snap,
+    square_crop,
+    squashing_crop,
+)
 from paint_by_example.data.masks import arbitrary_mask, draw_mask, extend_box
+from paint_by_example.data.recipes import DEFAULT, RECIPES
 from paint_by_example.errors import DataError
-from paint_by_example.images import Box, Size, resize
+from paint_by_example.images import Box, Size, load_image, resize
 
 LANDSCAPE_BOXES = [[40, 30, 90, 80], [100, 20, 180, 60]]
 PORTRAIT_BOXES = [[10.4, 20.6, 59.5, 99.9]]
@@ -121,6 +132,7 @@ def test_each_box_is_drawn_about_as_often(index: Path, monkeypatch: pytest.Monke
         return np.zeros((16, 16, 3), np.uint8)
 
     monkeypatch.setattr(data, "exemplar", exemplar)
+    monkeypatch.setattr(module, "grow", lambda box, *_: box)
     for data.epoch in range(100):
         data[0]
     assert set(drawn) == {(40, 30, 90, 80), (100, 20, 180, 60)}
@@ -147,7 +159,7 @@ def test_the_mask_covers_the_box_and_the_box_is_all_in_the_crop(tmp_path: Path, 
     data = BoxDataset(
         write_index(tmp_path / "index.jsonl", [{"picture": "a.png", "boxes": [[150, 50, 200, 110]]}]),
         size=256,
-        arbitrary_share=arbitrary_share,
+        recipe=replace(DEFAULT, arbitrary_share=arbitrary_share, tight_share=0.0),
     )
     shapes = set()
     for data.epoch in range(20):
@@ -180,7 +192,7 @@ def test_a_wide_box_is_not_squashed(tmp_path: Path) -> None:
     picture[0], picture[-1] = (255, 0, 0), (0, 0, 255)  # the first and last row
     Image.fromarray(picture).save(tmp_path / "a.png")
     index = write_index(tmp_path / "index.jsonl", [{"picture": "a.png", "boxes": [[20, 0, 390, 120]]}])
-    data = BoxDataset(index, 256, 64, arbitrary_share=0.0)
+    data = BoxDataset(index, 256, 64, recipe=replace(DEFAULT, arbitrary_share=0.0, tight_share=0.0))
     paddings = set()
     for data.epoch in range(5):
         source, mask = data[0]["source"], data[0]["mask"][0]
@@ -201,7 +213,7 @@ def test_a_wide_box_is_not_squashed(tmp_path: Path) -> None:
 
 
 def test_the_exemplar_is_the_padded_box_of_the_original_picture(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "augment", lambda _, picture: picture)
+    monkeypatch.setattr(module, "augment", lambda _, picture, **__: picture)
     data = BoxDataset(index, 32, 48)
     with Image.open(index.parent / "portrait.png") as picture:
         # 10 pixels more on each side, cut off at the left border of the picture
@@ -225,11 +237,125 @@ def test_boxes_are_clipped_and_rounded_outwards(tmp_path: Path) -> None:
 def test_a_thin_stroke_of_the_mask_survives_shrinking(tmp_path: Path) -> None:
     texture(600, 600, 0).save(tmp_path / "a.png")
     index = write_index(tmp_path / "index.jsonl", [{"picture": "a.png", "boxes": [[300, 100, 301, 500]]}])
-    data = BoxDataset(index, size=32, arbitrary_share=0.0)
+    data = BoxDataset(index, size=32, recipe=replace(DEFAULT, arbitrary_share=0.0, tight_share=0.0))
     for data.epoch in range(5):
         data_mask = data[0]["mask"][0]
         assert data_mask.any(1).sum() >= 32 * 400 / 600 - 1
         assert set(np.unique(data_mask)) == {0, 1}
+
+
+# Recipes
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_gives_examples_that_depend_on_the_index_alone(index: Path, name: str) -> None:
+    data, again = (BoxDataset(index, 64, 32, recipe=RECIPES[name]) for _ in range(2))
+    for data.epoch in range(3):
+        again.epoch = data.epoch
+        item = data[1]
+        assert same(item, again[1])
+        assert (item["source"].shape, item["mask"].shape) == ((3, 64, 64), (1, 64, 64))
+        assert item["source"].dtype == item["mask"].dtype == np.float32
+        assert 0 <= item["mask"].min() <= item["mask"].max() == 1
+        assert -1 <= item["source"].min() < item["source"].max() <= 1
+
+
+def test_masks_are_soft_in_the_released_recipe_only(index: Path) -> None:
+    def between(name: str) -> int:
+        data = BoxDataset(index, 64, 32, recipe=RECIPES[name])
+        masks = []
+        for data.epoch in range(6):
+            masks.append(data[0]["mask"])
+        return int(((np.stack(masks) > 0) & (np.stack(masks) < 1)).sum())
+
+    assert between("paper") == between("default") == 0 < between("released")
+
+
+def test_the_released_crop_squashes_wide_boxes_and_leaves_square_pictures() -> None:
+    rng = np.random.default_rng(0)
+    assert squashing_crop(rng, (10, 5, 90, 45), (100, 50)) == (0, 0, 100, 50)
+    assert squashing_crop(rng, (5, 10, 45, 90), (50, 100)) == (0, 0, 50, 100)
+    assert squashing_crop(rng, (40, 40, 60, 60), (100, 100)) == (0, 0, 100, 100)
+    for _ in range(50):
+        x0, y0, x1, y1 = squashing_crop(rng, (40, 20, 60, 30), (100, 50))
+        assert x1 - x0 == y1 - y0 <= 50
+        assert 0 <= x0 <= 40 < 60 <= x1 <= 100
+        assert 0 <= y0 <= 20 < 30 <= y1 <= 50
+
+
+def test_only_boxes_of_the_area_asked_for_are_drawn_where_there_are_others() -> None:
+    line = read_line('{"picture": "a", "boxes": [[0, 0, 5, 5], [0, 0, 50, 50], [0, 0, 100, 95]]}', 1, Path("x"))
+    small = read_line('{"picture": "a", "boxes": [[0, 0, 5, 5]]}', 1, Path("x"))
+    data = object.__new__(BoxDataset)
+    for name, expected in (("paper", {1}), ("released", {1}), ("default", {0, 1})):
+        data.recipe = RECIPES[name]
+        rng = np.random.default_rng(0)
+        assert {data.choose(rng, line, (100, 100)) for _ in range(40)} == expected
+        assert data.choose(rng, small, (100, 100)) == 0
+
+
+def test_what_surrounds_the_object_turns_white_where_there_is_a_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "augment", lambda _, picture, **__: picture)
+    Image.new("RGB", (80, 60), "red").save(tmp_path / "a.png")
+    mask = np.zeros((60, 80), np.uint8)
+    mask[20:40, 30:50] = 255
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    line = {"picture": "a.png", "boxes": [[30, 20, 50, 40]], "masks": ["m.png"]}
+    index = write_index(tmp_path / "index.jsonl", [line, line | {"masks": [None]}])
+    for share, whites in ((1.0, (True, False)), (0.0, (False, False))):
+        data = BoxDataset(index, 32, 40, recipe=replace(DEFAULT, remove_background=share))
+        for number, white in enumerate(whites):
+            exemplar = data[number]["exemplar"]
+            assert exemplar[20, 20].tolist() == [255, 0, 0]
+            assert exemplar[2, 2].tolist() == ([255, 255, 255] if white else [255, 0, 0])
+    (tmp_path / "m.png").unlink()
+    with pytest.raises(DataError, match=r"line 1, mask m\.png: .*no such file"):
+        BoxDataset(index, 32, 40, recipe=replace(DEFAULT, remove_background=1.0))[0]
+
+
+# Decoding at a part of the size
+
+
+def test_a_jpeg_file_is_decoded_smaller_only_where_no_detail_is_lost() -> None:
+    crop = (0, 0, 1024, 1024)
+    assert reduction(crop, (0, 0, 448, 448), 512, 224) == 2
+    assert reduction(crop, (0, 0, 447, 448), 512, 224) == 1
+    assert reduction((0, 0, 1023, 1023), (0, 0, 448, 448), 512, 224) == 1
+    assert reduction(crop, (0, 0, 448, 448), 64, 32) == 8
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_reduced_jpeg_gives_nearly_the_same_example_as_a_whole_picture(tmp_path: Path, orientation: int) -> None:
+    """The same pixels as JPEG, decoded at a part of its size, and as PNG, which cannot be."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    texture(800, 608, 0).save(tmp_path / "a.jpg", quality=95, exif=exif)
+    load_image(tmp_path / "a.jpg").save(tmp_path / "a.png")
+    lines = [{"picture": name, "boxes": [[100, 150, 500, 590]]} for name in ("a.jpg", "a.png")]
+    pair = [BoxDataset(write_index(tmp_path / f"{number}.jsonl", [lines[number]]), 64, 32) for number in (0, 1)]
+    assert load_image(tmp_path / "a.jpg", reduce=4).size == ((200, 152) if orientation == 1 else (152, 200))
+    for epoch in range(4):
+        for data in pair:
+            data.epoch = epoch
+        small, large = pair[0][0], pair[1][0]
+        # the crop's edges may move by less than a reduced pixel
+        assert np.abs(small["mask"] - large["mask"]).mean() < 0.06
+        assert np.abs(small["source"] - large["source"]).mean() < 0.06
+        assert np.abs(small["exemplar"].astype(int) - large["exemplar"]).mean() < 6
+
+
+@given(boxes(), st.integers(0, 2**32), st.sampled_from([1, 2, 4, 8]))
+def test_a_snapped_crop_is_a_square_of_whole_reduced_pixels_around_the_crop(
+    case: tuple[Box, Size], seed: int, factor: int
+) -> None:
+    crop = square_crop(np.random.default_rng(seed), *case)
+    x0, y0, x1, y1 = snap(crop, factor)
+    assert x1 - x0 == y1 - y0 < crop[2] - crop[0] + 2 * factor
+    assert x0 <= crop[0] < crop[2] <= x1
+    assert y0 <= crop[1] < crop[3] <= y1
+    assert all(edge % factor == 0 for edge in (x0, y0, x1, y1))
 
 
 # Crops

@@ -14,6 +14,7 @@ from paint_by_example.data.masks import (
     jitter_points,
     random_mask,
     rectangle_mask,
+    released_outline,
 )
 from paint_by_example.images import Box, Size
 
@@ -154,3 +155,23 @@ def test_same_randomness_same_mask() -> None:
     first, again, other = (random_mask(np.random.default_rng(seed), TIGHT, SIZE, 1.0) for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_the_released_outline_drops_most_points_of_the_second_halves() -> None:
+    counts = [
+        len(released_outline(TIGHT, extend_box(np.random.default_rng(seed), TIGHT, SIZE), 18)) for seed in range(95)
+    ]
+    assert 25 <= min(counts) < max(counts) <= 65  # the authors' code: 33 to 60 with another box, 53 on average
+    assert 45 <= np.mean(counts) <= 58
+    assert 4 <= len(released_outline(TIGHT, TIGHT, 18)) <= 20  # sides that bulge nowhere keep a few
+
+
+def test_the_released_outline_lies_on_the_same_curves() -> None:
+    every = bezier_outline(TIGHT, EXTENDED)
+    for point in released_outline(TIGHT, EXTENDED, 18):
+        assert np.abs(every - point).sum(axis=1).min() < 1e-9
+
+
+def test_points_may_stay_where_asked() -> None:
+    moves = jitter_points(np.random.default_rng(0), np.zeros((500, 2)), may_stay=True)
+    assert set(moves.ravel()) == set(range(-5, 6))

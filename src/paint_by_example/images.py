@@ -18,7 +18,7 @@ import stat
 import threading
 import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -72,6 +72,8 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+TURNING = [UPRIGHT[orientation] for orientation in (5, 6, 7, 8)]  # moves that exchange width and height
+
 # What opening a file may raise -> what the user is told.
 PROBLEMS: dict[type[Exception], str] = {
     FileNotFoundError: "there is no such file; check the path",
@@ -88,7 +90,7 @@ _opening = threading.Lock()
 # Loading
 
 
-def load_image(picture: Picture, what: str = "source") -> Image.Image:
+def load_image(picture: Picture, what: str = "source", reduce: int = 1) -> Image.Image:
     """Loads a picture of any kind as 8 bits per channel, upright.
 
     A file's EXIF orientation is applied, and of an animation the first frame is taken. Grey pictures of 16 bits are
@@ -100,6 +102,8 @@ def load_image(picture: Picture, what: str = "source") -> Image.Image:
         picture: A path, a PIL picture, or an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) and type uint8,
             uint16, bool, or float in [0, 1].
         what: The picture's role, for messages.
+        reduce: 1, 2, 4 or 8: a JPEG file is decoded at that part of its sides, rounded up, which is much quicker.
+            Other formats come at their full size.
 
     Returns:
         A new picture of mode RGBA where the given one has an alpha channel or a transparent colour, otherwise RGB.
@@ -108,14 +112,28 @@ def load_image(picture: Picture, what: str = "source") -> Image.Image:
         PictureError: There is no such file, it is not a picture or damaged, or it has more than `MAX_PIXELS`.
     """
     name = f"the {what} {os.fspath(picture)}" if isinstance(picture, str | os.PathLike) else f"the {what}"
-    try:
-        return _decode(picture, name)
-    except UserError:
-        raise
-    except Exception as error:  # a decoder raises whatever it stumbles over in a damaged file, not only OSError
-        problem = next((text for kind, text in PROBLEMS.items() if isinstance(error, kind)), None)
-        problem = problem or f"it cannot be read ({error}) and may be damaged or cut short; save or download it again"
-        raise PictureError(f"cannot use {name}: {problem}") from error
+    with _plain_errors(name):
+        return _decode(picture, name, reduce)
+
+
+def image_size(path: str | os.PathLike[str], what: str = "source") -> Size:
+    """Reads the size that a picture file has once it is upright, without decoding its pixels.
+
+    Args:
+        path: The file.
+        what: See `load_image`.
+
+    Returns:
+        Width and height.
+
+    Raises:
+        PictureError: See `load_image`; damage to the pixels is not found.
+    """
+    name = f"the {what} {os.fspath(path)}"
+    with _plain_errors(name), _open(Path(path), name) as opened:
+        _check_size(opened.size, name)
+        width, height = opened.size
+        return (height, width) if _upright_move(opened) in TURNING else (width, height)
 
 
 def load_exemplar(picture: Picture) -> Image.Image:
@@ -163,13 +181,30 @@ def load_mask(mask: Picture, size: Size) -> NDArray[np.bool_]:
     return selected
 
 
-def _decode(picture: object, name: str) -> Image.Image:
+@contextlib.contextmanager
+def _plain_errors(name: str) -> Iterator[None]:
+    """Says of whatever happens while a picture is read what the user can do."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # a decoder raises whatever it stumbles over in a damaged file, not only OSError
+        problem = next((text for kind, text in PROBLEMS.items() if isinstance(error, kind)), None)
+        problem = problem or f"it cannot be read ({error}) and may be damaged or cut short; save or download it again"
+        raise PictureError(f"cannot use {name}: {problem}") from error
+
+
+def _decode(picture: object, name: str, reduce: int = 1) -> Image.Image:
     if isinstance(picture, Image.Image):
         return _normalise(picture, name)
     if isinstance(picture, np.ndarray):
         return _normalise(_array_picture(picture, name), name)
     if isinstance(picture, str | os.PathLike):
         with _open(Path(picture), name) as opened:
+            if reduce > 1:
+                _check_size(opened.size, name)
+                width, height = opened.size
+                opened.draft(opened.mode, (max(width // reduce, 1), max(height // reduce, 1)))
             return _normalise(opened, name)
     raise PictureError(f"cannot use {name}: it is a {type(picture).__name__}; give a path, a PIL picture or an array")
 
@@ -202,10 +237,7 @@ def _normalise(image: Image.Image, name: str) -> Image.Image:
     """Decodes a picture of any mode into a new one of mode RGB or RGBA, upright."""
     _check_size(image.size, name)
     image.load()
-    try:
-        move = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # metadata is parsed only here; a picture whose metadata is damaged is still a picture
-        move = None
+    move = _upright_move(image)
     # The profile of another colour space does not describe the RGB values that come out.
     profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
     if image.mode == "F" or image.mode.startswith("I"):
@@ -215,6 +247,14 @@ def _normalise(image: Image.Image, name: str) -> Image.Image:
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     image.info = {"icc_profile": profile} if profile else {}
     return image.transpose(move) if move is not None else image
+
+
+def _upright_move(image: Image.Image) -> Image.Transpose | None:
+    """What sets a picture upright, as its metadata say."""
+    try:
+        return UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # metadata is parsed only here; a picture whose metadata is damaged is still a picture
+        return None
 
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:

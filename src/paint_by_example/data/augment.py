@@ -8,6 +8,8 @@ any resolution; only the blur's kernel is the authors' number of pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -25,7 +27,13 @@ ELASTIC_STRENGTH = 0.02  # amplitude of the elastic field, as a share of the sid
 ELASTIC_SMOOTHNESS = 0.08  # its correlation length, as a share of the side
 
 
-def augment(rng: np.random.Generator, exemplar: np.ndarray, strength: float = 1.0, flip: float = FLIP) -> np.ndarray:
+def augment(
+    rng: np.random.Generator,
+    exemplar: np.ndarray,
+    strength: float = 1.0,
+    flip: float = FLIP,
+    warps: Sequence[str] = ("affine", "elastic"),
+) -> np.ndarray:
     """Flip, rotate, blur and warp an exemplar, each with its own probability.
 
     Args:
@@ -33,6 +41,7 @@ def augment(rng: np.random.Generator, exemplar: np.ndarray, strength: float = 1.
         exemplar: (S, S, 3) uint8.
         strength: multiplies angles and distances; 1 is the paper's.
         flip: probability of mirroring.
+        warps: what a warped exemplar goes through, of `affine` and `elastic`.
 
     Returns:
         (S, S, 3) uint8. Where the picture has to reach beyond its border it is mirrored.
@@ -45,8 +54,8 @@ def augment(rng: np.random.Generator, exemplar: np.ndarray, strength: float = 1.
         kernel = int(rng.choice(BLUR_KERNELS))
         exemplar = cv2.blur(exemplar, (kernel, kernel))
     if rng.random() < ELASTIC:
-        exemplar = warp_affine(rng, exemplar, strength)
-        exemplar = warp_elastic(rng, exemplar, strength)
+        for warp in warps:
+            exemplar = (warp_affine if warp == "affine" else warp_elastic)(rng, exemplar, strength)
     return exemplar
 
 

@@ -73,7 +73,47 @@ def bezier_outline(tight: Box, extended: Box, points: int = POINTS_PER_SIDE) -> 
     return np.asarray(np.einsum("pc,scd->spd", weights, sides).reshape(-1, 2))
 
 
-def jitter_points(rng: np.random.Generator, points: np.ndarray, jitter: int = JITTER, pixel: float = 1.0) -> np.ndarray:
+def released_outline(tight: Box, extended: Box, points: int) -> np.ndarray:
+    """The outline as the authors' code samples it: without the curves' ends, and with points missing.
+
+    Of each curve come the parameters 1/20, 2/20, ... A point is left out where its exact x or its exact y was there
+    before on the same curve. The two halves of a curve are mirror images, so rounding decides which points of its
+    second half stay, and a side that is not extended keeps a few at most.
+
+    Args:
+        tight: see `bezier_outline`.
+        extended: see `bezier_outline`.
+        points: parameters a curve; 18 in the authors' code.
+
+    Returns:
+        (N, 2) float64, (x, y) in pixels, clockwise; N from 4 to 4 * points.
+    """
+    left, top, right, bottom = map(float, tight)
+    mid_x, mid_y = (left + right) / 2, (top + bottom) / 2
+    kept: list[tuple[float, float]] = []
+    for start, control, end in (
+        ((left, top), (mid_x, float(extended[1])), (right, top)),
+        ((right, top), (float(extended[2]), mid_y), (right, bottom)),
+        ((right, bottom), (mid_x, float(extended[3])), (left, bottom)),
+        ((left, bottom), (float(extended[0]), mid_y), (left, top)),
+    ):
+        seen_x: set[float] = set()
+        seen_y: set[float] = set()
+        for number in range(1, points + 1):
+            t = number * 0.05
+            x, y = (
+                ((1 - t) * a + 2 * t * b) * (1 - t) + t * t * c for a, b, c in zip(start, control, end, strict=True)
+            )
+            if x not in seen_x and y not in seen_y:
+                kept.append((x, y))
+                seen_x.add(x)
+                seen_y.add(y)
+    return np.array(kept)
+
+
+def jitter_points(
+    rng: np.random.Generator, points: np.ndarray, jitter: int = JITTER, pixel: float = 1.0, may_stay: bool = False
+) -> np.ndarray:
     """Move each point by a whole number of steps, 1 to ``jitter``, on each axis and either way: no point stays.
 
     Args:
@@ -81,17 +121,28 @@ def jitter_points(rng: np.random.Generator, points: np.ndarray, jitter: int = JI
         points: (N, 2), (x, y) in pixels.
         jitter: largest number of steps.
         pixel: length of a step, in pixels.
+        may_stay: draw from -``jitter`` to ``jitter`` instead, 0 among them.
 
     Returns:
         (N, 2) float64.
     """
+    if may_stay:
+        return np.asarray(points + rng.integers(-jitter, jitter + 1, points.shape) * pixel, np.float64)
     distance = rng.integers(1, jitter + 1, points.shape)
     sign = rng.choice((-1, 1), points.shape)
     return np.asarray(points + sign * distance * pixel, np.float64)
 
 
 def arbitrary_mask(
-    rng: np.random.Generator, tight: Box, extended: Box, size: Size, jitter: int = JITTER, pixel: float = 1.0
+    rng: np.random.Generator,
+    tight: Box,
+    extended: Box,
+    size: Size,
+    jitter: int = JITTER,
+    pixel: float = 1.0,
+    points: int = POINTS_PER_SIDE,
+    drop_points: bool = False,
+    may_stay: bool = False,
 ) -> np.ndarray:
     """An arbitrary shape around a box: points on its Bezier outline, each moved a little, joined by straight lines.
 
@@ -102,11 +153,16 @@ def arbitrary_mask(
         size: (width, height) of the picture.
         jitter: a point moves by 1 to this many steps on each axis.
         pixel: length of such a step in pixels of this picture.
+        points: points on each side's curve.
+        drop_points: leave out those that the authors' code does, see `released_outline`.
+        may_stay: see `jitter_points`.
 
     Returns:
         (H, W) uint8 in {0, 1}; never empty.
     """
-    polygon = np.rint(jitter_points(rng, bezier_outline(tight, extended), jitter, pixel)).astype(np.int32)
+    outline = released_outline if drop_points else bezier_outline
+    moved = jitter_points(rng, outline(tight, extended, points), jitter, pixel, may_stay)
+    polygon = np.rint(moved).astype(np.int32)
     mask = np.zeros((size[1], size[0]), np.uint8)
     cv2.fillPoly(mask, [polygon], (1,))
     if not mask.any():  # a box smaller than the jitter can fold into nothing inside the picture
@@ -122,6 +178,9 @@ def draw_mask(
     arbitrary_share: float = ARBITRARY_SHARE,
     jitter: int = JITTER,
     pixel: float = 1.0,
+    points: int = POINTS_PER_SIDE,
+    drop_points: bool = False,
+    may_stay: bool = False,
 ) -> np.ndarray:
     """A rectangle or an arbitrary shape around a box whose extension is already drawn.
 
@@ -133,12 +192,15 @@ def draw_mask(
         arbitrary_share: probability of an arbitrary shape.
         jitter: see `arbitrary_mask`.
         pixel: see `arbitrary_mask`.
+        points: see `arbitrary_mask`.
+        drop_points: see `arbitrary_mask`.
+        may_stay: see `jitter_points`.
 
     Returns:
         (H, W) uint8 in {0, 1}; never empty.
     """
     if rng.random() < arbitrary_share:
-        return arbitrary_mask(rng, box, extended, size, jitter, pixel)
+        return arbitrary_mask(rng, box, extended, size, jitter, pixel, points, drop_points, may_stay)
     return rectangle_mask(extended, size)
 
 
