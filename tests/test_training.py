@@ -696,6 +696,7 @@ def test_a_checkpoint_of_another_network(
         ("checkpoint_every", 0),
         ("keep_checkpoints", 0),
         ("sample_every", -1),
+        ("held_out_every", 0),
         ("log_every", 0),
         ("warmup_steps", -1),
         ("decay_steps", -1),
@@ -793,3 +794,34 @@ def test_the_compiled_unet_is_what_trains(config: Callable[..., TrainConfig], mo
     train(config(compile=True))
     assert calls == 3
     assert losses(plain.parent) == expected
+
+
+def test_the_model_with_the_least_held_out_loss_stays_and_is_found_again_exactly(
+    config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A learning rate that spoils the model after two steps makes an earlier one the best."""
+
+    def factor(step: int, run: TrainConfig) -> float:
+        return 1.0 if step < 2 else 1000.0
+
+    monkeypatch.setattr(training, "learning_rate_factor", factor)
+    settings = {"steps": 4, "held_out_every": 1, "checkpoint_every": 1, "ema_decay": 0.0}
+    train(config(output=tmp_path / "whole", **settings))
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "held_out.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    values = [line["loss"] for line in lines]
+    assert [line["best"] for line in lines] == [min(values[: n + 1]) for n in range(4)]
+    assert min(values) < values[3]
+    best, last = (load_pipeline(tmp_path / "whole" / name, device="cpu") for name in ("best", "model"))
+    run = config()
+    data = training.load_examples(run, best, "held_out")
+    assert training.held_out_loss(best, data, run) == pytest.approx(min(values), rel=1e-4)
+    assert training.held_out_loss(last, data, run) == pytest.approx(values[3], rel=1e-4)
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(config(output=tmp_path / "parts", **settings))
+    train(config(output=tmp_path / "parts", **settings))
+    files = [(tmp_path / name / "held_out.jsonl").read_bytes() for name in ("whole", "parts")]
+    assert files[0] == files[1]
+    assert same(*(dict(load_pipeline(tmp_path / name / "best").unet.state_dict()) for name in ("whole", "parts")))

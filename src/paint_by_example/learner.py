@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,10 +100,18 @@ def save_lora(pipeline: PaintByExamplePipeline, folder: Path) -> None:
     StableDiffusionLoraLoaderMixin.save_lora_weights(folder, unet_lora_layers=layers)
 
 
-def merge_lora(pipeline: PaintByExamplePipeline) -> None:
-    """Add the low-rank weights to those they stand beside, and take them away."""
-    pipeline.unet.fuse_lora()
-    pipeline.unet.unload_lora()
+def save_model(pipeline: PaintByExamplePipeline, folder: Path) -> None:
+    """Write the whole model, with low-rank weights, where it has them, added to those they stand beside."""
+    unet = pipeline.unet
+    if getattr(unet, "peft_config", None):
+        merged = copy.deepcopy(unet)
+        merged.fuse_lora()
+        merged.unload_lora()
+        pipeline.unet = merged
+    try:
+        pipeline.save_pretrained(folder)
+    finally:
+        pipeline.unet = unet
 
 
 def make_optimizer(config: TrainConfig, parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:

@@ -76,6 +76,9 @@ class TrainConfig:
     """How many of the newest checkpoints stay."""
     sample_every: int = 1000
     """Steps between grids of held-out edits."""
+    held_out_every: int = 1000
+    """Steps between losses of held-out examples, with the averaged weights and the same noise each time; the model with
+    the least stays in best/. An index of pictures and boxes is not split: there it is of its own first pictures."""
     log_every: int = 50
     """Steps between lines of log.jsonl."""
     device: str | None = None
@@ -89,6 +92,7 @@ class TrainConfig:
             "checkpoint_every",
             "keep_checkpoints",
             "sample_every",
+            "held_out_every",
             "log_every",
         )
         whole = dict.fromkeys(positive, 1)

@@ -6,6 +6,7 @@ up), the one before it is taken:
 
     run/checkpoints/step-0000500.pt     parameters, average, optimiser, and the losses not yet in the log
     run/log.jsonl                       a line every so many steps
+    run/held_out.jsonl                  likewise, of held-out examples
     run/checkpoint.pt                   of runs before there were several; read where there is nothing newer
 """
 
@@ -17,6 +18,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +28,7 @@ from tqdm import tqdm
 from .errors import DataError, UserError
 
 CHECKPOINTS = "checkpoints"
+LOGS = ("log.jsonl", "held_out.jsonl")
 OLD_CHECKPOINT = "checkpoint.pt"
 NEEDED = ("step", "parameters", "average", "average_updates", "optimizer")
 
@@ -159,13 +162,17 @@ def start_run(run: Path, settings: dict[str, Any], first: int) -> None:
             left.unlink()
         text = json.dumps(settings, default=str, indent=2) + "\n"
         write_whole(run / "config.json", lambda file: file.write(text.encode()))
-        log = run / "log.jsonl"
-        if log.exists():
+        for log in filter(Path.exists, (run / name for name in LOGS)):
             lines = log.read_bytes().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith(b"}\n") and json.loads(line)["step"] <= first]
-            write_whole(log, lambda file: file.write(b"".join(kept)))
+            write_whole(log, partial(write_lines, kept))
     except OSError as error:
         raise UserError(f"cannot write the run's folder {run}: {error.strerror}") from error
+
+
+def write_lines(lines: list[bytes], file: IO[bytes]) -> None:
+    """Write lines that end as lines do."""
+    file.writelines(lines)
 
 
 def log_line(log: IO[bytes], values: dict[str, Any]) -> None:

@@ -11,12 +11,13 @@ not been, and the number of workers changes nothing.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
 from .data.composites import Composites
@@ -33,7 +34,7 @@ from .data.dataset import BoxDataset, Examples
 from .data.latents import CHUNK, FIELDS, Latents, check_made_of, chunk_files, write_chunk
 from .errors import DataError, UserError
 from .images import tensor_image
-from .learner import MovingAverage, Network, make_optimizer, merge_lora, save_lora
+from .learner import MovingAverage, Network, make_optimizer, save_lora, save_model
 from .objective import diffusion_loss, draw_step, frozen, loss_weight
 from .pipeline import PaintByExamplePipeline, choose_device, load_pipeline
 from .processes import Processes, Shares, joined
@@ -43,6 +44,7 @@ from .state import load_checkpoint, log_line, replace_folder, save_checkpoint, s
 
 T = TypeVar("T")
 
+HELD_OUT, HELD_OUT_BATCH = 64, 16  # examples whose loss is compared between steps, and how many at once
 SAMPLES = 16  # edits in a grid, at most
 SAMPLE_STEPS = 20  # of dpm++
 
@@ -114,7 +116,7 @@ def train_together(config: TrainConfig, processes: Processes) -> Path:
     parameters = network.trained()
     optimizer = make_optimizer(config, parameters)
     average = MovingAverage(parameters, config.ema_decay)
-    first, losses = resume(config.output, parameters, average, optimizer)
+    first, losses, best = resume(config.output, parameters, average, optimizer)
     processes.wait()  # all have read the checkpoint before the first writes
     data, held_out = batches(config, first, pipeline, processes), load_examples(config, pipeline, "held_out")
     if processes.is_first:
@@ -187,6 +189,15 @@ def train_together(config: TrainConfig, processes: Processes) -> Path:
                 average.swap(parameters)
                 sample_grid(pipeline, held_out, config.output / "samples" / f"step-{done:07d}.png")
                 average.swap(parameters)
+            if done % config.held_out_every == 0 and processes.is_first:
+                average.swap(parameters)
+                held_out_value = held_out_loss(pipeline, held_out, config)
+                if held_out_value < best:
+                    best = held_out_value
+                    replace_folder(config.output / "best", partial(save_model, pipeline))
+                average.swap(parameters)
+                with (config.output / "held_out.jsonl").open("ab", buffering=0) as held_out_log:
+                    log_line(held_out_log, {"step": done, "loss": held_out_value, "best": best})
             if (done % config.checkpoint_every == 0 or done == config.steps) and processes.is_first:
                 state = {
                     "step": done,
@@ -195,6 +206,7 @@ def train_together(config: TrainConfig, processes: Processes) -> Path:
                     "average_updates": average.updates,
                     "optimizer": optimizer.state_dict(),
                     "losses": torch.stack(losses).cpu() if losses else torch.empty(0),  # not in the log yet
+                    "best": best,
                 }
                 save_checkpoint(config.output, state, config.keep_checkpoints)
     average.swap(parameters)
@@ -202,8 +214,7 @@ def train_together(config: TrainConfig, processes: Processes) -> Path:
     if processes.is_first:
         if config.lora_rank:
             replace_folder(config.output / "lora", lambda folder: save_lora(pipeline, folder))
-            merge_lora(pipeline)
-        replace_folder(config.output / "model", pipeline.save_pretrained)
+        replace_folder(config.output / "model", partial(save_model, pipeline))
     processes.wait()
     return config.output / "model"
 
@@ -313,17 +324,18 @@ def load_examples(config: TrainConfig, pipeline: PaintByExamplePipeline, split: 
 
 def resume(
     folder: Path, parameters: dict[str, nn.Parameter], average: MovingAverage, optimizer: torch.optim.Optimizer
-) -> tuple[int, list[Tensor]]:
+) -> tuple[int, list[Tensor], float]:
     """Take up the newest whole checkpoint if there is one.
 
     Returns:
-        The step to go on with, 0 for a new run, and the losses of the steps before it that are not in the log yet.
+        The step to go on with, 0 for a new run; the losses of the steps before it that are not in the log yet; and the
+        least loss of held-out examples so far.
 
     Raises:
         DataError: if no checkpoint is whole, or the newest belongs to another network.
     """
     if (loaded := load_checkpoint(folder)) is None:
-        return 0, []
+        return 0, [], math.inf
     path, state = loaded
     kept, averaged = state["parameters"], state["average"]
     if {name: value.shape for name, value in kept.items()} != {name: p.shape for name, p in parameters.items()}:
@@ -335,7 +347,29 @@ def resume(
     average.updates = state["average_updates"]
     optimizer.load_state_dict(state["optimizer"])
     device = next(iter(parameters.values())).device
-    return int(state["step"]), list(state.get("losses", torch.empty(0)).to(device))
+    waiting = list(state.get("losses", torch.empty(0)).to(device))
+    return int(state["step"]), waiting, float(state.get("best", math.inf))
+
+
+@torch.no_grad()
+def held_out_loss(pipeline: PaintByExamplePipeline, data: Examples, config: TrainConfig) -> float:
+    """Loss of the first held-out examples, at even time steps, none dropped, with the same draws whenever it is asked.
+
+    Args:
+        pipeline: the model.
+        data: held-out examples.
+        config: the run's.
+    """
+    config = replace(config, drop_exemplar=0.0, timestep_power=1.0)
+    generator, total = torch.Generator().manual_seed(0), 0.0
+    count = min(HELD_OUT, len(data))
+    for start in range(0, count, HELD_OUT_BATCH):
+        items = [data[index] for index in range(start, min(start + HELD_OUT_BATCH, count))]
+        batch = {name: value.to(pipeline.device) for name, value in default_collate(items).items()}
+        latents = frozen(pipeline, batch)
+        draws = draw_step(len(items), latents["z_0"].shape[1:], config, pipeline.scheduler, generator)
+        total += diffusion_loss(pipeline, latents, config, draws, pipeline.unet).item() * len(items)
+    return total / count
 
 
 @torch.no_grad()
