@@ -85,7 +85,7 @@ def test_a_run_killed_at_random_moments_is_the_run_that_was_not(
     settings: dict[str, Any] = {
         "data": tiny.composites_folder(tmp_path / "composites"),
         "init": str(models["embedded"]),
-        "steps": 12,
+        "steps": (steps := 6 * kills),
         "batch_size": 2,
         "learning_rate": 1e-3,
         "warmup_steps": 4,
@@ -98,12 +98,14 @@ def test_a_run_killed_at_random_moments_is_the_run_that_was_not(
     }
     complete(settings | {"output": tmp_path / "warm-up", "steps": 1})  # also starts the process that is forked from
     seconds = complete(settings | {"output": tmp_path / "whole"})
+    start_up = complete(settings | {"output": tmp_path / "whole"})  # there is nothing left to do
+    step = max(seconds - start_up, 0) / steps
     moments = random.Random(0)
     killed = {"output": tmp_path / "killed"}
     landed = 0
     for _ in range(kills):
         process = start(settings | killed)
-        process.join(moments.uniform(0.2, 1) * seconds)
+        process.join(moments.uniform(0.2, 1) * (start_up + 4 * step))  # a few steps further each time
         process.kill()
         process.join()
         landed += process.exitcode == -signal.SIGKILL
@@ -111,10 +113,10 @@ def test_a_run_killed_at_random_moments_is_the_run_that_was_not(
     complete(settings | killed)
     assert landed >= kills / 2
     assert values(tmp_path / "killed") == values(tmp_path / "whole")
-    assert len(values(tmp_path / "whole")) == 12
+    assert len(values(tmp_path / "whole")) == steps
     ends = [tmp_path / name for name in ("killed", "whole")]
-    assert same(*(torch.load(end / "checkpoints" / "step-0000012.pt", weights_only=True) for end in ends))
-    grids = [(end / "samples" / "step-0000012.png").read_bytes() for end in ends]
+    assert same(*(torch.load(end / "checkpoints" / f"step-{steps:07d}.pt", weights_only=True) for end in ends))
+    grids = [(end / "samples" / f"step-{steps:07d}.png").read_bytes() for end in ends]
     assert grids[0] == grids[1]
     first, second = (
         {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.safetensors")}
