@@ -88,12 +88,10 @@ def build_unet(condition_size: int) -> UNet2DConditionModel:
         sample_size=IMAGE_SIZE // 8,
         in_channels=2 * LATENT_CHANNELS + 1,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(64, 128, 192, 160),
+        block_out_channels=(64, 128, 192),
         layers_per_block=1,
-        # The exemplar enters as one vector for all positions. At 2x2, convolutions that see the border tell each cell
-        # from the others, so there the vector is unfolded into a layout; at 8x8 it is attended to again.
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=condition_size,
         attention_head_dim=4,  # diffusers' name for the number of heads
     )
