@@ -1069,6 +1069,18 @@ def test_a_file_that_is_one_already_is_no_start(
         convert(file, tmp_path / "out", image_encoder=str(clip["vision"]))
 
 
+def test_a_start_from_a_model_that_does_not_predict_noise_is_refused(clip: dict[str, Path], tmp_path: Path) -> None:
+    source = sd_folder(tmp_path / "sd", 4)
+    (source / "scheduler").mkdir()
+    scheduler = source / "scheduler" / "scheduler_config.json"
+    scheduler.write_text('{"prediction_type": "epsilon"}')
+    convert(source, tmp_path / "start", image_encoder=str(clip["vision"]))
+    scheduler.write_text('{"prediction_type": "v_prediction"}')
+    with pytest.raises(ModelError, match="predicts 'v_prediction'; a start .* of a model that predicts noise"):
+        convert(source, tmp_path / "out", image_encoder=str(clip["vision"]))
+    assert not (tmp_path / "out").exists()
+
+
 def test_stable_diffusion_2_is_refused(clip: dict[str, Path], tmp_path: Path) -> None:
     source = sd_folder(tmp_path / "sd", 4)
     unet = UNet2DConditionModel(**dict(tiny.sd_unet(4).config) | {"use_linear_projection": True})

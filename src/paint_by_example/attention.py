@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 
@@ -67,7 +68,7 @@ def collapse_cross_attention(unet: UNet2DConditionModel) -> None:
     Self-attention keeps its processors. With two or more tokens everything is as before.
     """
     processor = OneTokenAttention()
-    for block in transformer_blocks(unet):
+    for _, block in transformer_blocks(unet):
         if block.attn2 is not None:
             block.attn2.set_processor(processor)
         if block.only_cross_attention:
@@ -77,9 +78,7 @@ def collapse_cross_attention(unet: UNet2DConditionModel) -> None:
 def dead_parameters(unet: UNet2DConditionModel) -> set[str]:
     """Names of the U-Net's parameters that change nothing while the condition is one token: they get no gradient."""
     dead = set()
-    for name, block in unet.named_modules():
-        if block.__class__.__name__ != "BasicTransformerBlock":
-            continue
+    for name, block in transformer_blocks(unet):
         parts = [("attn2", "norm2")] if block.attn2 is not None else []
         parts += [("attn1", "norm1")] if block.only_cross_attention else []
         for attention, norm in parts:
@@ -88,6 +87,6 @@ def dead_parameters(unet: UNet2DConditionModel) -> set[str]:
     return dead
 
 
-def transformer_blocks(unet: UNet2DConditionModel) -> list[Any]:
-    """The `BasicTransformerBlock`s of a U-Net."""
-    return [block for block in unet.modules() if block.__class__.__name__ == "BasicTransformerBlock"]
+def transformer_blocks(unet: UNet2DConditionModel) -> list[tuple[str, Any]]:
+    """The blocks of a U-Net in which there is attention, with their names."""
+    return [(name, block) for name, block in unet.named_modules() if isinstance(block, BasicTransformerBlock)]

@@ -208,6 +208,7 @@ def read_prior(
             index = read_index(place)
             if listed_class(index, "image_encoder") in (PaintByExampleImageEncoder.__name__, "EmbeddedImageEncoder"):
                 raise ModelError(f"{model} is a Paint by Example model already; leave out --image-encoder")
+            check_predicts_noise(place)
             networks = {part: read_part(place, part, index, variant, None) for part in ("unet", "vae")}
     unet = networks["unet"]
     config = dict(cast(Any, unet.module).config)
@@ -222,6 +223,19 @@ def read_prior(
         networks["image_encoder"] = _encoder_on(image_encoder, config["cross_attention_dim"], seed)
     size = cast(Any, networks["image_encoder"].module).config.image_size
     return StoredModel(str(model), "prior", networks, released_scheduler(), released_feature_extractor(size))
+
+
+def check_predicts_noise(folder: Path) -> None:
+    """Raise a `ModelError` where a folder's scheduler says that its U-Net predicts something else: a start keeps that.
+
+    A folder without a scheduler is taken for Stable Diffusion 1.x, which predicts noise.
+    """
+    file = folder / "scheduler" / "scheduler_config.json"
+    if not file.is_file():
+        return
+    found = json.loads(file.read_text(encoding="utf-8")).get("prediction_type", "epsilon")
+    if found != "epsilon":
+        raise ModelError(f"{folder} predicts {found!r}; a start for training is made of a model that predicts noise")
 
 
 def _encoder_on(name: str, proj_size: int, seed: int) -> Network:

@@ -1,7 +1,8 @@
 """How the paper, the authors' code and this package make training examples, by name.
 
-One frozen set of settings each; docs/training.md says of every difference where it comes from. `BoxDataset` takes the
-first half, the trainer the second.
+One frozen set of settings each; docs/training.md says of every difference where it comes from. `BoxDataset` follows the
+part about examples. The part about training is a record: `pbe train` takes its numbers as options, and neither drops
+the exemplar per batch nor trains without a moving average.
 """
 
 from __future__ import annotations
