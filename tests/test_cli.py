@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from paint_by_example.cli import COMMANDS, flatten, main
+from paint_by_example.cli import COMMANDS, main
+from paint_by_example.cli.models import flatten
 from paint_by_example.errors import ModelError
 from paint_by_example.record import File, Record, Region, read_record
 from tests import tiny

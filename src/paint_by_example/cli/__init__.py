@@ -1,0 +1,104 @@
+"""The command ``pbe``: a table of commands, each a dataclass of options and the function that carries it out.
+
+A command's file is named after it. Whatever loads torch is imported where it is used, so that help and mistyped options
+are answered at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import __version__
+from ..errors import UserError
+from .arguments import UsageError, parse
+from .edit import Edit, edit
+from .models import Convert, Info, convert, info
+from .prepare import Prepare, prepare
+from .train import train, train_options
+
+USAGE_ERROR = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+@dataclass(frozen=True)
+class Command:
+    """A line of the table below."""
+
+    summary: str
+    """One line for ``pbe --help``."""
+    options: Callable[[], type]
+    """Gives the dataclass of options; called only when this command is asked for."""
+    run: Callable[[Any], None]
+
+
+COMMANDS = {
+    "edit": Command("paint an exemplar into a picture", lambda: Edit, edit),
+    "info": Command("say what a model is", lambda: Info, info),
+    "convert": Command("write a model in another layout", lambda: Convert, convert),
+    "prepare": Command("turn downloads into training data", lambda: Prepare, prepare),
+    "train": Command("train a model", train_options, train),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: arguments without the program's name; those of the process if not given.
+
+    Returns:
+        The exit status: 0, 1 for an error the user can fix, 2 for arguments that make no sense.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = dispatch(arguments)
+        sys.stdout.flush()  # a reader that is gone shows here, not while Python ends
+        return status
+    except UserError as error:
+        return complain(str(error), status=1)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    """Find the command, read its options, run it."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if arguments[0] == "--version":
+        print(f"pbe {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        return complain(f"unknown command {name!r}; one of {', '.join(COMMANDS)} is expected", status=USAGE_ERROR)
+    command = COMMANDS[name]
+    try:
+        options = parse(command.options(), f"pbe {name}", rest)
+        if options is not None:
+            command.run(options)
+    except UsageError as error:
+        return complain(f"{error} (see pbe {name} --help)", status=USAGE_ERROR)
+    return 0
+
+
+def overview() -> str:
+    """What ``pbe --help`` prints; written here, because tyro would load every command's options for it."""
+    commands = "\n".join(f"  {name:9} {command.summary}" for name, command in COMMANDS.items())
+    return (
+        "usage: pbe COMMAND ...\n\nEdit pictures by example.\n\ncommands:\n"
+        f"{commands}\n\npbe COMMAND --help tells a command's options; pbe --version prints the version."
+    )
+
+
+def complain(message: str, status: int) -> int:
+    """One line on stderr; gives the status back."""
+    print(f"pbe: error: {message}", file=sys.stderr)
+    return status

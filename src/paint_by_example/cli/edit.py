@@ -1,0 +1,162 @@
+"""``pbe edit``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from ..errors import ModelError, PictureError
+from .arguments import UsageError
+
+if TYPE_CHECKING:
+    from ..sampling import Step
+
+WHERE = tyro.conf.create_mutex_group(required=False, title="where to paint")
+SETTINGS = ("guidance_scale", "steps", "seed", "scheduler", "feather", "strength", "eta", "guidance_rescale")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Paint the exemplar into a region of the source; all other pixels stay as they are."""
+
+    source: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="SOURCE")] = None
+    """Picture to edit."""
+    exemplar: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """Picture of what to paint. Once for all masks or boxes, or once for each of them, in the same order."""
+    mask: Annotated[tyro.conf.UseAppendAction[tuple[Path, ...]], WHERE] = ()
+    """Picture of the source's size: white is repainted, black is kept."""
+    box: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], WHERE, tyro.conf.arg(metavar="L,T,R,B")] = ()
+    """Rectangle to repaint, pixels: left, top, right, bottom."""
+    output: Path = Path("out.png")
+    """File to write; a PNG file also holds how it was made."""
+    repeat: Annotated[Path | None, tyro.conf.arg(name="from", metavar="RESULT")] = None
+    """PNG file that was written so: make it again. What else is given takes the place of what it says."""
+    model: str | None = None
+    """embedded (if not given), a folder or file, or a repository of the Hugging Face hub: owner/name."""
+    guidance_scale: float | None = None
+    """How strongly the exemplar is followed; the model's own if not given (5 in the paper)."""
+    steps: int | None = None
+    """Sampling steps; the model's own if not given."""
+    seed: int | None = None
+    """Another seed gives another picture; 0 if not given."""
+    scheduler: str | None = None
+    """Sampler: ddim, pndm, dpm++ or unipc; the model's own if not given."""
+    feather: int | None = None
+    """Width of the soft edge inside the mask, pixels."""
+    strength: float | None = None
+    """How far to leave what stood in the region, above 0 to 1: below 1 it shows through; 1 if not given."""
+    eta: float | None = None
+    """Noise added in each step, 0 to 1, ddim only; 0 if not given."""
+    guidance_rescale: float | None = None
+    """How far to take back the contrast that guidance adds, 0 to 1; 0 if not given."""
+    compat: Literal["none", "original", "diffusers"] | None = None
+    """Prepare pictures and noise as the authors' code or diffusers did; none if not given."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, ...; the best there is if not given."""
+    strip: Path | None = None
+    """File to write source, mask, exemplar and result to, side by side."""
+    json: bool = False
+    """Print one JSON object instead of the path of the result."""
+
+
+def edit(options: Edit) -> None:
+    """Read the pictures, edit, write the result, print its path."""
+    from PIL import Image
+
+    from .. import images
+    from ..record import gather, read_record
+
+    record = None if options.repeat is None else read_record(options.repeat)
+    for path in filter(None, (options.output, options.strip)):
+        check_writable(path)
+    if record is None:
+        needed = {
+            "SOURCE": options.source,
+            "--exemplar": options.exemplar,
+            "--mask or --box": options.mask or options.box,
+        }
+        if missing := [name for name, given in needed.items() if not given]:
+            raise UsageError(f"missing: {', '.join(missing)}")
+    where: list[Any] = [*options.mask, *(images.parse_box(box) for box in options.box)]
+    asked = gather(record, options.source, where, options.exemplar)
+
+    from tqdm import tqdm
+
+    from ..inputs import Blend
+    from ..pipeline import load_pipeline
+
+    # What is not given is left to the pipeline, so that its defaults are declared in one place.
+    settings = {"seed": 0} if record is None else record.settings()
+    settings |= {name: value for name in SETTINGS if (value := getattr(options, name)) is not None}
+    settings = {name: value for name, value in settings.items() if value is not None}  # a recorded None too
+    model = options.model or (None if record is None else record.model.path) or "embedded"
+    pipeline = load_pipeline(model, device=options.device)
+    compat = options.compat or (None if record is None else record.compat)
+    if compat is not None:
+        pipeline.compat = None if compat == "none" else compat
+    if record is not None and options.model is None and pipeline.fingerprint() != record.model.sha256:
+        raise ModelError(
+            f"the model {model} is not the one that made {options.repeat}; give --model to use it nevertheless"
+        )
+    with contextlib.ExitStack() as stack:
+        bar: Any = None
+
+        def show(step: Step) -> None:
+            nonlocal bar
+            if bar is None:  # not before the first step, so that no empty bar stands above an error
+                bar = stack.enter_context(tqdm(total=step.total, desc="painting", unit="step"))
+            bar.update()
+
+        exemplars = [
+            Blend(exemplar.pictures, exemplar.shares) if len(exemplar.pictures) > 1 else exemplar.pictures[0]
+            for exemplar in asked.exemplars
+        ]
+        result = pipeline.edit(
+            asked.source, mask=one_or_all(asked.masks), exemplar=one_or_all(exemplars), on_step=show, **settings
+        )
+    picture = result.images[0]
+    paths = [exemplar.paths for exemplar in asked.exemplars] * (1 if len(asked.exemplars) > 1 else len(asked.masks))
+    made = result.records[0].named(model=model, source=asked.path, where=asked.where, exemplars=paths)
+    images.save_image(picture, options.output, made.info(options.output.parent))
+    if options.strip is not None:
+        shown = [
+            *map(Image.fromarray, asked.masks),
+            *(one for exemplar in asked.exemplars for one in exemplar.pictures),
+        ]
+        images.save_image(images.picture_strip([asked.source, *shown, picture]), options.strip)
+    if options.json:
+        report = {
+            "output": str(options.output),
+            "seed": made.seed,
+            "steps": result.steps,
+            "guidance_scale": result.guidance_scale,
+            "seconds": round(result.seconds, 3),  # of the edit, without loading the model
+            "size": list(picture.size),
+        }
+        print(json.dumps(report))
+    else:
+        print(options.output)
+
+
+def one_or_all(values: list[Any]) -> Any:
+    """A single value by itself, several as a list."""
+    return values[0] if len(values) == 1 else values
+
+
+def check_writable(path: Path) -> None:
+    """Find out before the work, not after it, that a picture cannot be saved.
+
+    Raises:
+        PictureError: if the suffix is unknown or the folder is not there.
+    """
+    from ..images import WRITABLE
+
+    if path.suffix.lower() not in WRITABLE:
+        raise PictureError(f"cannot write {path}: its suffix is unknown; use one of {', '.join(WRITABLE)}")
+    if not path.parent.is_dir():
+        raise PictureError(f"cannot write {path}: there is no folder {path.parent}; make it first")

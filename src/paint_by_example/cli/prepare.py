@@ -1,0 +1,86 @@
+"""``pbe prepare``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ..errors import DataError
+from .arguments import UsageError
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Turn downloaded files, or a folder of your own pictures, into training data."""
+
+    dataset: tyro.conf.Positional[Literal["composites", "openimages", "coco", "lvis", "folder"]]
+    """composites: cut-out objects on photographs, what the embedded model learns from. openimages, coco, lvis: an
+    index of pictures and boxes from the official annotations. folder: the same from pictures with masks, with YOLO,
+    Pascal VOC or COCO boxes beside them, or with neither."""
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
+    """Folder to write; all but composites write index.jsonl and skipped.tsv."""
+    downloads: Path | None = None
+    """composites: folder with the downloaded packages."""
+    pictures: Path | None = None
+    """Folder with the pictures, or with folders of them."""
+    annotations: Path | None = None
+    """openimages: the table of boxes (.csv); coco, lvis: the instances (.json)."""
+    masks: Path | None = None
+    """folder: masks under the pictures' names, white is the object."""
+    min_area: float = 0.02
+    """Smallest area of a box, as a share of its picture's."""
+    max_area: float = 0.8
+    """Largest area of a box, as a share of its picture's."""
+    groups: bool = False
+    """Keep boxes around groups and crowds."""
+    depictions: bool = False
+    """openimages: keep drawings and the like of an object."""
+    seed: int = 0
+    """folder: of the boxes made up for pictures without any."""
+
+
+def prepare(options: Prepare) -> None:
+    """Prepare a dataset, print what came out."""
+    kind = options.dataset
+    needed = {"composites": ("downloads",), "folder": ("pictures",)}.get(kind, ("annotations", "pictures"))
+    if missing := [f"--{name}" for name in needed if getattr(options, name) is None]:
+        raise UsageError(f"missing: {', '.join(missing)}")
+    given = {name: value for name in (*needed, "masks") if (value := getattr(options, name)) is not None}
+    if kind == "composites":
+        from ..data import composites
+
+        counts = composites.prepare(given["downloads"], options.out)
+    else:
+        counts = prepare_index(options, given)
+    for name, number in counts.items():
+        print(f"{name}  {number:,}")
+
+
+def prepare_index(options: Prepare, paths: dict[str, Path]) -> dict[str, int]:
+    """Write an index of pictures and boxes, say on stderr what is wrong with it."""
+    from ..data import sources
+
+    for name, path in paths.items():
+        if not path.exists():
+            raise DataError(f"--{name}: there is no {path}; check the path")
+    settings: dict[str, Any] = {name: str(path.resolve()) for name, path in paths.items()}
+    settings |= {name: getattr(options, name) for name in ("dataset", "groups", "depictions", "seed")}
+    found: Any
+    made_up = 0
+    if options.dataset == "openimages":
+        found = sources.read_openimages(paths["annotations"], paths["pictures"], options.groups, options.depictions)
+    elif options.dataset == "folder":
+        found, made_up = sources.read_folder(paths["pictures"], paths.get("masks"), options.seed)
+    else:
+        found = sources.read_coco(paths["annotations"], paths["pictures"], options.groups)
+    if made_up:
+        note = "they get random boxes where they stand out, which need not hold an object"
+        print(f"pbe: no masks or boxes for any of the {made_up:,} pictures: {note}", file=sys.stderr)
+    counts = sources.build_index(found, options.out, settings, options.min_area, options.max_area)
+    if counts["skipped"]:
+        print(f"pbe: skipped pictures are listed in {options.out / sources.SKIPPED}", file=sys.stderr)
+    return counts
