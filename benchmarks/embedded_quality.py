@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,16 +26,18 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from paint_by_example import efficientnet, load_pipeline
-from paint_by_example.data.composites import MASK_EXTENSION, Composites, object_scene, place_exemplar
-from paint_by_example.data.masks import extend_box, rectangle_mask
-from paint_by_example.images import image_tensor, mask_bounds, mask_tensor, save_image, tensor_image
+from paint_by_example import load_pipeline
+from paint_by_example.evaluation.baselines import cut_and_paste
+from paint_by_example.evaluation.benchmark import Item, Pixels, items_of
+from paint_by_example.evaluation.editing import paint
+from paint_by_example.evaluation.features import Extractor, FeatureCache, load_extractor
+from paint_by_example.evaluation.held_out import HeldOut
+from paint_by_example.evaluation.likeness import painted_box, retrieval
+from paint_by_example.images import save_image
 from paint_by_example.pipeline import PaintByExamplePipeline
-from paint_by_example.sampling import default_steps, seeded_generators
+from paint_by_example.sampling import default_steps
 
-GALLERY = 100  # exemplars to choose from
 GUIDANCE_SCALES = (1.0, 2.0, 3.0, 5.0, 8.0)
-FEATURE_SIDE = 160  # pixels, of the crops that Lite2 sees
 
 
 @dataclass
@@ -67,119 +68,42 @@ class Options:
     """Print one JSON object."""
 
 
-@dataclass
-class Edits:
-    """Held-out edits, n of them."""
-
-    numbers: list[int]
-    """Which exemplar of the gallery each asks for."""
-    source: Tensor
-    """(n, 3, S, S) in [-1, 1], with the true object in place."""
-    mask: Tensor
-    """(n, 1, S, S) in {0, 1}."""
-    exemplars: np.ndarray
-    """(GALLERY, E, E, 3) uint8, each object on white."""
-
-
-def held_out_edits(options: Options, pipeline: PaintByExamplePipeline) -> Edits:
-    """The edits: each object of the gallery in turn, each time in another scene."""
-    scenes = Composites(options.data, "held_out", pipeline.image_size, pipeline.image_encoder.image_size, options.seed)
-    order = np.random.default_rng(12345).permutation(len(scenes.objects))[:GALLERY]
-    side = pipeline.image_encoder.image_size
-    white = [place_exemplar(np.full((side, side, 3), 255, np.uint8), scenes.cutouts[number]) for number in order]
-    sources, masks, numbers = [], [], []
-    for index in range(options.edits):
-        rng = np.random.default_rng((options.seed, 7, index))
-        number = index % len(order)
-        scene = object_scene(rng, scenes.cutouts[order[number]], scenes.background(rng, scenes.size))
-        size = (scenes.size, scenes.size)
-        sources.append(image_tensor(scene.source))
-        masks.append(mask_tensor(rectangle_mask(extend_box(rng, scene.box, size, MASK_EXTENSION), size).astype(bool)))
-        numbers.append(number)
-    return Edits(numbers, torch.cat(sources), torch.cat(masks), np.stack(white))
-
-
-def paint(
-    pipeline: PaintByExamplePipeline, edits: Edits, conditions: Tensor, guidance_scale: float, options: Options
-) -> np.ndarray:
-    """Paint every edit under its own condition: (n, S, S, 3) uint8, the source outside the mask."""
-    results: list[np.ndarray] = []
+def paint_all(
+    pipeline: PaintByExamplePipeline, items: list[Item], conditions: Tensor, guidance_scale: float, options: Options
+) -> list[Pixels]:
+    """Paint every item under its own condition."""
+    results: list[Pixels] = []
     count = len(conditions)
     for start in tqdm(range(0, count, options.batch_size), desc=f"painting, guidance {guidance_scale:g}", leave=False):
         part = slice(start, min(start + options.batch_size, count))
-        *_, last = pipeline.paint(
-            edits.source[part],
-            edits.mask[part],
+        results += paint(
+            pipeline,
+            items[part],
             conditions[part],
+            range(part.start, part.stop),
             guidance_scale=guidance_scale,
             steps=options.steps or default_steps(pipeline.scheduler),
-            generators=seeded_generators(range(part.start, part.stop)),
         )
-        mask = edits.mask[part]
-        painted = pipeline.decode_latent(last.z_t).detach().cpu() * mask + edits.source[part] * (1 - mask)
-        results += tensor_image(painted)
-    return np.stack(results)
-
-
-@torch.inference_mode()
-def features(network: efficientnet.EfficientNetLite, pictures: Sequence[np.ndarray]) -> Tensor:
-    """EfficientNet-Lite2's last features, averaged over the picture: (n, 352)."""
-    rows = []
-    for start in range(0, len(pictures), 50):
-        batch = np.stack(
-            [
-                cv2.resize(picture, (FEATURE_SIDE, FEATURE_SIDE), interpolation=cv2.INTER_AREA)
-                for picture in pictures[start : start + 50]
-            ]
-        )
-        x = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255
-        x = (x - torch.tensor(efficientnet.MEAN)[:, None, None]) / torch.tensor(efficientnet.STD)[:, None, None]
-        rows.append(network(x)[-1].mean((2, 3)))
-    return torch.cat(rows)
-
-
-def regions(pictures: np.ndarray, mask: Tensor) -> list[np.ndarray]:
-    """The box around each mask, cut out of its picture."""
-    crops = []
-    for picture, one in zip(pictures, mask, strict=False):
-        left, top, right, bottom = mask_bounds(one[0].numpy() > 0.5)
-        crops.append(picture[top:bottom, left:right])
-    return crops
+    return results
 
 
 def score(
-    network: efficientnet.EfficientNetLite, crops: list[np.ndarray], edits: Edits, gallery: Tensor
+    extractor: Extractor, pictures: list[Pixels], items: list[Item], right: list[int], gallery: np.ndarray
 ) -> dict[str, float]:
-    """Share of regions whose exemplar is the nearest, among the five nearest, and the mean similarity to it."""
-    centre = gallery.mean(0)  # what all exemplars have in common says nothing about which is which
-    similarity = (
-        torch.nn.functional.normalize(features(network, crops) - centre, dim=1)
-        @ torch.nn.functional.normalize(gallery - centre, dim=1).T
-    )
-    right = torch.tensor(edits.numbers[: len(crops)])
-    rank = (similarity > similarity.gather(1, right[:, None])).sum(1)
+    """Share of boxes whose exemplar is the nearest, among the five nearest, and the mean similarity to it."""
+    boxes = [painted_box(picture, item.mask) for picture, item in zip(pictures, items, strict=False)]
+    features = FeatureCache().features(extractor, boxes, "squash")
+    rank, likeness = retrieval(features, gallery, np.array(right[: len(boxes)]))
     return {
-        "top1": round(100 * (rank < 1).float().mean().item(), 1),
-        "top5": round(100 * (rank < 5).float().mean().item(), 1),
-        "likeness": round(similarity.gather(1, right[:, None]).mean().item(), 4),
+        "top1": round(100 * float((rank < 1).mean()), 1),
+        "top5": round(100 * float((rank < 5).mean()), 1),
+        "likeness": round(float(likeness.mean()), 4),
     }
 
 
-def paste(edits: Edits) -> np.ndarray:
-    """The exemplar squeezed into the box of each mask: the baseline that understands nothing."""
-    pictures = np.stack(tensor_image(edits.source))
-    for picture, one, number in zip(pictures, edits.mask, edits.numbers, strict=True):
-        left, top, right, bottom = mask_bounds(one[0].numpy() > 0.5)
-        picture[top:bottom, left:right] = cv2.resize(
-            edits.exemplars[number], (right - left, bottom - top), interpolation=cv2.INTER_AREA
-        )
-    return pictures
-
-
-def draw_sheet(path: Path, edits: Edits, painted: np.ndarray, count: int, columns: int = 4) -> None:
+def draw_sheet(path: Path, items: list[Item], painted: list[Pixels], count: int, columns: int = 4) -> None:
     """Masked source, exemplar and result of the first edits, side by side."""
-    masked = tensor_image(edits.source * (1 - edits.mask))
-    side = painted.shape[1]
+    side = painted[0].shape[1]
     rows = (count + columns - 1) // columns
     gap, header = 12, 18
     sheet = Image.new("RGB", (columns * (3 * side + gap), header + rows * (side + 4)), "white")
@@ -187,10 +111,11 @@ def draw_sheet(path: Path, edits: Edits, painted: np.ndarray, count: int, column
     for column in range(columns):
         for position, label in enumerate(("source and mask", "exemplar", "result")):
             pen.text((column * (3 * side + gap) + position * side + 4, 3), label, fill="black")
-    for index in range(count):
+    for index, (item, result) in enumerate(zip(items[:count], painted, strict=False)):
         row, column = divmod(index, columns)
-        exemplar = cv2.resize(edits.exemplars[edits.numbers[index]], (side, side), interpolation=cv2.INTER_AREA)
-        strip = np.hstack([masked[index], exemplar, painted[index]])
+        masked = np.where(item.mask[..., None], np.uint8(128), item.source)
+        exemplar = cv2.resize(item.exemplar, (side, side), interpolation=cv2.INTER_AREA)
+        strip = np.hstack([masked, exemplar, result])
         sheet.paste(Image.fromarray(strip), (column * (3 * side + gap), header + row * (side + 4)))
     path.parent.mkdir(parents=True, exist_ok=True)
     save_image(sheet, path)
@@ -201,38 +126,39 @@ def measure(options: Options) -> dict[str, Any]:
     """All figures."""
     started = time.perf_counter()
     pipeline = load_pipeline(options.model)
-    network = efficientnet.load_pretrained(2)
-    edits = held_out_edits(options, pipeline)
-    gallery = features(network, list(edits.exemplars))
-    conditions = pipeline.encode_exemplar(edits.exemplars)
-    right = conditions[edits.numbers]
-    wrong = conditions[[(number + GALLERY // 2) % GALLERY for number in edits.numbers]]
+    extractor = load_extractor("efficientnet-lite2")
+    exemplar_size = pipeline.image_encoder.image_size
+    benchmark = HeldOut(options.data, options.edits, pipeline.image_size, exemplar_size, options.seed)
+    items, count = list(items_of(benchmark)), len(benchmark.gallery)
+    numbers = [benchmark.right(index) for index in range(len(items))]
+    gallery = FeatureCache().features(extractor, benchmark.gallery, "squash")
+    conditions = pipeline.encode_exemplar(np.stack(benchmark.gallery))
+    right = conditions[numbers]
+    wrong = conditions[[(number + count // 2) % count for number in numbers]]
     null = pipeline.image_encoder.uncond_vector.expand(len(right), -1, -1)
 
-    painted = paint(pipeline, edits, right, options.guidance_scale, options)
-    main = score(network, regions(painted, edits.mask), edits, gallery)
+    def figures(pictures: list[Pixels]) -> dict[str, float]:
+        return score(extractor, pictures, items, numbers, gallery)
 
-    def control(pictures: np.ndarray) -> dict[str, float]:
-        return score(network, regions(pictures, edits.mask), edits, gallery)
-
+    painted = paint_all(pipeline, items, right, options.guidance_scale, options)
     result: dict[str, Any] = {
-        **main,
+        **figures(painted),
         "controls": {
-            "wrong exemplar": control(paint(pipeline, edits, wrong, options.guidance_scale, options)),
-            "null token": control(paint(pipeline, edits, null, 1.0, options)),
-            "true object": control(np.stack(tensor_image(edits.source))),
-            "cut and paste": control(paste(edits)),
+            "wrong exemplar": figures(paint_all(pipeline, items, wrong, options.guidance_scale, options)),
+            "null token": figures(paint_all(pipeline, items, null, 1.0, options)),
+            "true object": figures([item.source for item in items]),
+            "cut and paste": figures([cut_and_paste(item) for item in items]),
         },
         "guidance": {},
         "edits": options.edits,
-        "gallery": GALLERY,
+        "gallery": count,
         "guidance_scale": options.guidance_scale,
     }
     for scale in GUIDANCE_SCALES if options.sweep else ():
-        few = paint(pipeline, edits, right[: options.sweep], scale, options)
-        result["guidance"][f"{scale:g}"] = score(network, regions(few, edits.mask), edits, gallery)
+        few = paint_all(pipeline, items, right[: options.sweep], scale, options)
+        result["guidance"][f"{scale:g}"] = figures(few)
     if options.sheet is not None:
-        draw_sheet(options.sheet, edits, painted, min(options.sheet_edits, len(painted)))
+        draw_sheet(options.sheet, items, painted, min(options.sheet_edits, len(painted)))
     result["seconds"] = round(time.perf_counter() - started, 1)
     return result
 

@@ -16,6 +16,7 @@ from .. import __version__
 from ..errors import UserError
 from .arguments import UsageError, parse
 from .edit import Edit, edit
+from .evaluate import evaluate, evaluate_options
 from .models import Convert, Info, convert, info
 from .prepare import Prepare, prepare
 from .train import train, train_options
@@ -42,6 +43,7 @@ COMMANDS = {
     "convert": Command("write a model in another layout", lambda: Convert, convert),
     "prepare": Command("turn downloads into training data", lambda: Prepare, prepare),
     "train": Command("train a model", train_options, train),
+    "evaluate": Command("edit a benchmark, measure the results", evaluate_options, evaluate),
 }
 
 

@@ -16,7 +16,7 @@ from ..errors import DataError, MaskError, ModelError, UserError
 from ..images import READABLE_SUFFIXES, load_image
 from . import frechet, mmd
 from .background import changed_outside, psnr_outside, ssim_outside
-from .benchmark import Benchmark, Item, Pixels
+from .benchmark import Benchmark, Item, Pixels, read_pictures
 from .edges import edge_agreement
 from .features import CHUNK, EXTRACTORS, Extractor, FeatureCache, Features, load_extractor
 from .likeness import cosine, painted_box, painted_box_original, retrieval
@@ -24,7 +24,7 @@ from .perceptual import Lpips, load_lpips, lpips_outside
 from .quality import load_quality, quality_scores
 from .result import METRICS, Figure, Scores, describe, interval, mean_figure
 from .seam import seam_visibility
-from .statistics import Moments
+from .statistics import Moments, read_space
 
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
@@ -138,6 +138,24 @@ def measure_reference(
         if moments is not None:
             references[name] = Reference(moments, np.concatenate(kept)[:SAMPLE])
     return references
+
+
+def find_references(
+    given: Path | None, benchmark: Benchmark, instruments: Instruments, cache: FeatureCache
+) -> dict[str, Reference]:
+    """The set that results are compared with: a folder's pictures, statistics in a file, or the benchmark's own.
+
+    Raises:
+        UserError: there is no such folder or file, or the statistics are in a space that is not measured in.
+    """
+    if given is None:
+        return measure_reference(benchmark.reference, instruments, cache)
+    if given.is_dir():
+        return measure_reference(lambda: read_pictures(given), instruments, cache)
+    space = read_space(given)
+    if space not in instruments.extractors:
+        raise UserError(f"the statistics in {given} are of {space}, which is not among the feature spaces")
+    return {space: Reference(Moments.load(given, space), None)}
 
 
 # --- the results ------------------------------------------------------------------------------------------------------
