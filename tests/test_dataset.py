@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from paint_by_example.crops import resize
 from paint_by_example.data import dataset as module
 from paint_by_example.data.composites import Composites
 from paint_by_example.data.dataset import (
@@ -28,7 +29,7 @@ from paint_by_example.data.dataset import (
 from paint_by_example.data.masks import arbitrary_mask, draw_mask, extend_box
 from paint_by_example.data.recipes import DEFAULT, RECIPES
 from paint_by_example.errors import DataError
-from paint_by_example.images import Box, Size, load_image, resize
+from paint_by_example.images import Box, Size, load_image
 
 LANDSCAPE_BOXES = [[40, 30, 90, 80], [100, 20, 180, 60]]
 PORTRAIT_BOXES = [[10.4, 20.6, 59.5, 99.9]]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from paint_by_example.crops import resize
 from paint_by_example.efficientnet import (
     BATCH_NORM_EPS,
     MEAN,
@@ -18,7 +19,6 @@ from paint_by_example.efficientnet import (
     load_pretrained,
     round_channels,
 )
-from paint_by_example.images import resize
 
 ESPRESSO = 967  # ImageNet's number
 

@@ -18,25 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import __version__
+from .crops import box_mask, context_crop, crop_image, crop_mask, mask_bounds, paste_back, resize, resize_mask
 from .errors import MaskError, PictureError, UserError
-from .images import (
-    Box,
-    Picture,
-    box_mask,
-    context_crop,
-    crop_image,
-    crop_mask,
-    image_tensor,
-    load_image,
-    load_mask,
-    mask_bounds,
-    mask_tensor,
-    paste_back,
-    resize,
-    resize_mask,
-    save_image,
-    tensor_image,
-)
+from .images import Box, Picture, image_tensor, load_image, load_mask, mask_tensor, save_image, tensor_image
 from .inputs import Blend, Exemplar, as_list, check_seeds, common_count, exemplar_pictures
 from .painter import GUIDANCE_SCALE, Painter
 from .record import File, Record, Region, picture_file

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .crops import box_mask
 from .errors import PictureError
-from .images import Box, Picture, box_mask, load_exemplar, load_image, load_mask
+from .images import Box, Picture, load_exemplar, load_image, load_mask
 
 KEY = "paint_by_example"  # of the text chunk
 HASH_LENGTH = 32  # hexadecimal digits kept of SHA-256

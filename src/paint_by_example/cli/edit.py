@@ -69,6 +69,7 @@ def edit(options: Edit) -> None:
     from PIL import Image
 
     from .. import images
+    from ..crops import parse_box
     from ..record import gather, read_record
 
     record = None if options.repeat is None else read_record(options.repeat)
@@ -82,7 +83,7 @@ def edit(options: Edit) -> None:
         }
         if missing := [name for name, given in needed.items() if not given]:
             raise UsageError(f"missing: {', '.join(missing)}")
-    where: list[Any] = [*options.mask, *(images.parse_box(box) for box in options.box)]
+    where: list[Any] = [*options.mask, *(parse_box(box) for box in options.box)]
     asked = gather(record, options.source, where, options.exemplar)
 
     from tqdm import tqdm

@@ -25,7 +25,7 @@ PATCHES = 16  # boxes taken from each background as objects of their own, so tha
 RECOLOURING, PATCHING, PICTURING, ITEMS = 1, 2, 3, 4  # random streams; epoch n of the items has stream ITEMS + n
 PATCH_SHARE = 0.12  # share of training items that are such patches
 AUGMENTATION = 0.5  # strength of the exemplar's, of the paper's: cut-outs fill their picture and would leave it
-# An edit shows a square around the hole, which takes 57% of its side (`images.context_crop`). So do the scenes:
+# An edit shows a square around the hole, which takes 57% of its side (`crops.context_crop`). So do the scenes:
 OBJECT_SHARE = (0.45, 0.62)  # longest side of the object as a share of the scene's
 OFF_CENTRE = 0.06  # how far its middle may lie from the scene's, as a share of the scene's side
 MASK_EXTENSION = 0.1  # the paper's is 0.4; a small model learns sooner where the hole says how large the object is

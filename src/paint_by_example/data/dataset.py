@@ -27,19 +27,9 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from ..crops import crop_image, resize, resize_mask
 from ..errors import DataError, MaskError, PictureError
-from ..images import (
-    EXEMPLAR_SIZE,
-    IMAGE_SIZE,
-    Box,
-    Size,
-    crop_image,
-    image_size,
-    load_image,
-    load_mask,
-    resize,
-    resize_mask,
-)
+from ..images import EXEMPLAR_SIZE, IMAGE_SIZE, Box, Size, image_size, load_image, load_mask
 from .augment import augment
 from .masks import JITTER, draw_mask, extend_box
 from .recipes import DEFAULT, Recipe
@@ -404,7 +394,7 @@ def reduced(box: Box, factor: int) -> Box:
 
 
 def cut(image: np.ndarray, crop: Box) -> np.ndarray:
-    """What `images.crop_image` gives, but without a copy where the crop lies inside the picture."""
+    """What `crops.crop_image` gives, but without a copy where the crop lies inside the picture."""
     left, top, right, bottom = crop
     if left >= 0 and top >= 0 and right <= image.shape[1] and bottom <= image.shape[0]:
         return image[top:bottom, left:right]

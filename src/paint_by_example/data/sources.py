@@ -25,11 +25,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ..crops import mask_bounds
 from ..errors import DataError, MaskError, PictureError
-from ..images import READABLE, Size, image_size, load_image, load_mask, mask_bounds
+from ..images import READABLE, READABLE_SUFFIXES, Size, image_size, load_image, load_mask
 
 INDEX, SKIPPED, SETTINGS = "index.jsonl", "skipped.tsv", "settings.json"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")  # of pictures in a folder
 COCO_NAMES = ("_annotations.coco.json", "annotations.json", "instances.json")  # looked for among the pictures
 SALIENT_BOXES = 3  # boxes made up for a picture without any
 SALIENT_TRIES = 32  # random boxes of which each is the best
@@ -309,7 +309,7 @@ def read_folder(pictures: Path, masks: Path | None = None, seed: int = 0) -> tup
     files = [
         path
         for path in sorted(pictures.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and not (inside and inside in path.resolve().parents)
+        if path.suffix.lower() in READABLE_SUFFIXES and not (inside and inside in path.resolve().parents)
     ]
     if not files:
         raise DataError(f"no picture in {pictures}: expected files of {', '.join(READABLE)}")
@@ -327,10 +327,10 @@ def read_folder(pictures: Path, masks: Path | None = None, seed: int = 0) -> tup
 
 def with_masks(picture: Path, place: Path) -> Found | None:
     """A picture with its masks, or None if it has none."""
-    masks = [place.with_suffix(suffix) for suffix in SUFFIXES if place.with_suffix(suffix).exists()][:1]
+    masks = [place.with_suffix(suffix) for suffix in READABLE_SUFFIXES if place.with_suffix(suffix).exists()][:1]
     folder = place.with_suffix("")
     if not masks and folder.is_dir():
-        masks = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
+        masks = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in READABLE_SUFFIXES]
 
     def boxes(size: Size) -> list[Edges]:
         return [mask_bounds(load_mask(mask, size)) for mask in masks]
