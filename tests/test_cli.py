@@ -306,8 +306,8 @@ def train_options(tmp_path: Path, models: dict[str, Path]) -> list[str]:
 
 @pytest.fixture
 def small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paint_by_example.training.SAMPLES", 2)
-    monkeypatch.setattr("paint_by_example.training.SAMPLE_STEPS", 1)
+    monkeypatch.setattr("paint_by_example.held_out.SAMPLES", 2)
+    monkeypatch.setattr("paint_by_example.held_out.SAMPLE_STEPS", 1)
 
 
 def test_edit_really_paints_inside_the_mask_and_nowhere_else(

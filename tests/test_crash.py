@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from paint_by_example import load_pipeline, training
+from paint_by_example import held_out, load_pipeline, training
 from paint_by_example.training import TrainConfig
 from tests import tiny
 
@@ -26,7 +26,7 @@ PROCESSES.set_forkserver_preload(["tests.test_crash"])
 def run(settings: dict[str, Any]) -> None:
     """What a process does."""
     torch.set_num_threads(1)
-    training.SAMPLES, training.SAMPLE_STEPS = 1, 1
+    held_out.SAMPLES, held_out.SAMPLE_STEPS = 1, 1
     training.train(TrainConfig(**settings))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paint_by_example import cli, load_pipeline, training
+from paint_by_example import cli, held_out, load_pipeline
 
 TEXT = (Path(__file__).parents[1] / "docs" / "fine-tuning.md").read_text()
 
@@ -29,8 +29,8 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     mask.save(tmp_path / "mask.png")
     (tmp_path / "index.jsonl").write_text(line + "\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training, "SAMPLES", 1)
-    monkeypatch.setattr(training, "SAMPLE_STEPS", 1)
+    monkeypatch.setattr(held_out, "SAMPLES", 1)
+    monkeypatch.setattr(held_out, "SAMPLE_STEPS", 1)
     return tmp_path
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from paint_by_example import PaintByExamplePipeline, UserError, load_pipeline, training
+from paint_by_example import PaintByExamplePipeline, UserError, held_out, load_pipeline, training
 from paint_by_example.attention import dead_parameters
 from paint_by_example.learner import Network, make_optimizer
 from paint_by_example.settings import TrainConfig
@@ -20,8 +20,8 @@ from tests import tiny
 @pytest.fixture
 def train(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Train a tiny model for three steps; gives the run's folder."""
-    monkeypatch.setattr(training, "SAMPLES", 1)
-    monkeypatch.setattr(training, "SAMPLE_STEPS", 1)
+    monkeypatch.setattr(held_out, "SAMPLES", 1)
+    monkeypatch.setattr(held_out, "SAMPLE_STEPS", 1)
     data = tiny.composites_folder(tmp_path / "composites")
     settings: dict[str, Any] = {"data": data, "init": str(models["embedded"]), "steps": 3, "batch_size": 2}
     settings |= {"learning_rate": 1e-2, "warmup_steps": 0, "log_every": 1, "workers": 0, "device": "cpu"}

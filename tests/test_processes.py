@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from paint_by_example import UserError, training
+from paint_by_example import UserError, held_out, training
 from paint_by_example.processes import Processes, Shares
 from paint_by_example.settings import TrainConfig
 from tests import tiny
@@ -40,8 +40,8 @@ def settings(models: dict[str, Path], tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def train(settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    monkeypatch.setattr(training, "SAMPLES", 1)
-    monkeypatch.setattr(training, "SAMPLE_STEPS", 1)
+    monkeypatch.setattr(held_out, "SAMPLES", 1)
+    monkeypatch.setattr(held_out, "SAMPLE_STEPS", 1)
 
     def run(name: str, **given: Any) -> Path:
         return training.train(TrainConfig(**(settings | given | {"output": tmp_path / name}))).parent
@@ -93,7 +93,7 @@ def one_of(rank: int, count: int, port: int, settings: dict[str, Any]) -> None:
     os.environ |= {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{count}"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
     torch.set_num_threads(1)
-    training.SAMPLES, training.SAMPLE_STEPS = 1, 1
+    held_out.SAMPLES, held_out.SAMPLE_STEPS = 1, 1
     written = []
     replace = Path.replace
 

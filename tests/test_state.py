@@ -11,8 +11,9 @@ import torch
 
 from paint_by_example.errors import DataError, UserError
 from paint_by_example.state import (
+    Log,
     load_checkpoint,
-    log_line,
+    read_log,
     replace_folder,
     save_checkpoint,
     start_run,
@@ -145,10 +146,12 @@ def test_no_whole_checkpoint_is_an_error_and_none_at_all_is_a_new_run(tmp_path: 
 def test_the_log_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     run = tmp_path / "run"
     start_run(run, {"seed": 1}, 0)
-    with (run / "log.jsonl").open("ab", buffering=0) as log:
+    with Log(run) as log:
         for step in (1, 2, 3):
-            log_line(log, {"step": step})
-        log.write(b'{"step": 2')  # cut short
+            log.write("log", {"step": step})
+        log.files["log"].write(b'{"step": 2')  # cut short
+    assert read_log(run, "log") == [{"step": 1}, {"step": 2}, {"step": 3}]
+    assert read_log(run, "held_out") == []
     start_run(run, {"seed": 2}, 2)
     assert (run / "log.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
     assert json.loads((run / "config.json").read_text()) == {"seed": 2}

@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from paint_by_example import PaintByExamplePipeline, UserError, load_pipeline, training
+from paint_by_example import PaintByExamplePipeline, UserError, batches, held_out, load_pipeline, training
 from paint_by_example.attention import dead_parameters
+from paint_by_example.batches import Steps, load_examples
 from paint_by_example.compat import latent_mask
 from paint_by_example.data import latents as data_latents
 from paint_by_example.data.latents import Latents
@@ -31,7 +32,7 @@ from paint_by_example.objective import (
 )
 from paint_by_example.sampling import make_scheduler
 from paint_by_example.settings import TrainConfig
-from paint_by_example.training import Steps, learning_rate_factor, train
+from paint_by_example.training import learning_rate_factor, train
 from tests import tiny
 
 
@@ -47,8 +48,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "SAMPLES", 3)
-    monkeypatch.setattr(training, "SAMPLE_STEPS", 1)
+    monkeypatch.setattr(held_out, "SAMPLES", 3)
+    monkeypatch.setattr(held_out, "SAMPLE_STEPS", 1)
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def same(first: Any, second: Any) -> bool:
 def test_latents_computed_ahead_are_what_the_frozen_parts_make(config: Callable[..., TrainConfig]) -> None:
     run = config(ahead=5, steps=1)
     pipeline = load_pipeline(run.init, device="cpu")
-    data = training.load_examples(run, pipeline, "train")
+    data = load_examples(run, pipeline, "train")
     train(run)
     latents = Latents(run.output / "latents", 5)
     made = frozen(pipeline, default_collate([data[index] for index in range(5)]))
@@ -125,7 +126,7 @@ def test_latents_computed_ahead_are_what_the_frozen_parts_make(config: Callable[
 def test_latents_are_made_once_in_chunks_and_each_is_trained_on_in_turn(
     config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "CHUNK", 2)
+    monkeypatch.setattr(batches, "CHUNK", 2)
     monkeypatch.setattr(data_latents, "CHUNK", 2)
     run = config(ahead=5, steps=1)
     train(run)
@@ -704,7 +705,7 @@ def test_a_checkpoint_of_another_network(
         ("workers", -1),
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),
-        ("max_grad_norm", 0.0),
+        ("max_grad_norm", -1.0),
         ("timestep_power", 0.0),
         ("weight_decay", -0.1),
         ("outside_weight", -1.0),
@@ -814,9 +815,9 @@ def test_the_model_with_the_least_held_out_loss_stays_and_is_found_again_exactly
     assert min(values) < values[3]
     best, last = (load_pipeline(tmp_path / "whole" / name, device="cpu") for name in ("best", "model"))
     run = config()
-    data = training.load_examples(run, best, "held_out")
-    assert training.held_out_loss(best, data, run) == pytest.approx(min(values), rel=1e-4)
-    assert training.held_out_loss(last, data, run) == pytest.approx(values[3], rel=1e-4)
+    data = load_examples(run, best, "held_out")
+    assert held_out.held_out_loss(best, data, run) == pytest.approx(min(values), rel=1e-4)
+    assert held_out.held_out_loss(last, data, run) == pytest.approx(values[3], rel=1e-4)
     with monkeypatch.context() as patch:
         stop_after(3, patch)
         with pytest.raises(KeyboardInterrupt):

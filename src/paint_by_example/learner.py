@@ -1,9 +1,10 @@
-"""What learns in training, the average that is kept of it, and the optimiser."""
+"""What learns in training, the average that is kept of it, the optimiser, and the state of all three."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from .attention import collapse_cross_attention, dead_parameters
-from .errors import UserError
-from .pipeline import PaintByExamplePipeline
+from .errors import DataError, UserError
+from .pipeline import PaintByExamplePipeline, load_pipeline
+from .processes import Processes
 from .settings import TrainConfig
 
 FROZEN = ("model", "backbone", "components")  # parts of either encoder that `features` runs; the rest is `decode`
@@ -54,6 +56,23 @@ class Network(nn.Module):
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that learn, by name, without the encoder's pretrained part and what one token makes idle."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def sizes(self) -> tuple[int, int]:
+        """How many parameters learn, and how many do not."""
+        counts = [0, 0]
+        for parameter in self.parameters():
+            counts[not parameter.requires_grad] += parameter.numel()
+        return counts[0], counts[1]
+
+    def pretrained(self) -> list[nn.Parameter]:
+        """The encoder's pretrained part, which never learns."""
+        parts = [part for name in FROZEN if (part := getattr(self.encoder, name, None)) is not None]
+        return [parameter for part in parts for parameter in part.parameters()]
+
+    def blocks(self) -> list[nn.Module]:
+        """The U-Net's blocks, one level each."""
+        middle = [] if self.unet.mid_block is None else [self.unet.mid_block]
+        return [*self.unet.down_blocks, *middle, *self.unet.up_blocks]
 
     def forward(self, loss: Callable[[], Tensor]) -> Tensor:
         """Compute a loss. It goes through here because that is where several processes prepare to share gradients.
@@ -138,25 +157,179 @@ class MovingAverage:
 
     Args:
         parameters: what is averaged, by name; the average starts as a copy.
-        decay: largest decay, in [0, 1).
+        decay: largest decay, in [0, 1). With 0 the average is the parameters themselves, and nothing is kept.
     """
 
     def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
         self.decay, self.updates = decay, 0
-        self.average = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+        self.average = {name: parameter.detach().clone() for name, parameter in parameters.items()} if decay else {}
 
     @torch.no_grad()
     def update(self, parameters: dict[str, nn.Parameter]) -> None:
         """Move the average towards the parameters by one step."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        averages = [self.average[name] for name in parameters]
-        torch._foreach_lerp_(averages, [p.detach() for p in parameters.values()], 1 - decay)
+        averages = list(self.average.values())
+        if averages:
+            torch._foreach_lerp_(averages, [parameters[name].detach() for name in self.average], 1 - decay)
 
     @torch.no_grad()
     def swap(self, parameters: dict[str, nn.Parameter]) -> None:
         """Exchange the average with the parameters; a second call exchanges them back."""
-        for name, parameter in parameters.items():
-            kept = parameter.detach().clone()
-            parameter.copy_(self.average[name])
-            self.average[name].copy_(kept)
+        for name, average in self.average.items():
+            kept = parameters[name].detach().clone()
+            parameters[name].copy_(average)
+            average.copy_(kept)
+
+
+class LossScale:
+    """What the loss is multiplied by and the gradient divided by, so that float16 holds it (arXiv 1710.03740, 3.2).
+
+    The factor doubles after `PATIENCE` steps that fitted, and halves after one that did not, which is then left out.
+
+    Args:
+        precision: of the run; in all but float16 the factor is 1.
+    """
+
+    FIRST, PATIENCE = 2.0**16, 2000
+
+    def __init__(self, precision: str) -> None:
+        self.value = self.FIRST if precision == "float16" else 1.0
+        self.fixed = precision != "float16"
+        self.fitted = 0
+
+    def update(self, fits: bool) -> bool:
+        """Note whether a step's gradient was finite.
+
+        Returns:
+            Whether the run can go on: a gradient that is not finite without a factor never will be.
+        """
+        if self.fixed:
+            return fits
+        self.fitted = self.fitted + 1 if fits else 0
+        if not fits:
+            self.value /= 2
+        elif self.fitted == self.PATIENCE:
+            self.value, self.fitted = self.value * 2, 0
+        return self.value >= 1
+
+
+class Learner:
+    """All that changes in a run, as one of its processes holds it.
+
+    Args:
+        config: the run's.
+        pipeline: the model; its networks learn in place.
+        processes: of the run.
+    """
+
+    def __init__(self, config: TrainConfig, pipeline: PaintByExamplePipeline, processes: Processes) -> None:
+        self.config, self.pipeline, self.processes = config, pipeline, processes
+        self.network = Network(pipeline, config.train, config.lora_rank, config.seed).train()
+        if config.gradient_checkpointing:
+            pipeline.unet.enable_gradient_checkpointing()
+        if config.shard and processes.count > 1:
+            processes.shard(self.network, self.network.blocks(), self.network.pretrained())
+        else:
+            pipeline.unet.to(memory_format=torch.channels_last)
+        self.is_divided = config.shard and processes.count > 1
+        self.parameters = self.network.trained()
+        self.optimizer = make_optimizer(config, self.parameters)
+        self.average = MovingAverage(self.parameters, config.ema_decay)
+        self.scale = LossScale(config.precision)
+        self.shown: PaintByExamplePipeline | None = None  # of divided ones, a whole model in the first process
+
+    def step(self, rate: float) -> tuple[Tensor, bool]:
+        """Follow the gradient, as far as it is finite; no broken weights are ever made.
+
+        Args:
+            rate: the learning rate.
+
+        Returns:
+            The gradient's norm before it was scaled down, and whether the run can go on.
+        """
+        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+        norm = self.processes.norm(gradients) / self.scale.value
+        limit = self.config.max_grad_norm
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            factor = (limit / (norm + 1e-6)).clamp(max=1.0) if limit else torch.ones_like(norm)
+            if (scaled := (factor / self.scale.value).item()) != 1:
+                torch._foreach_mul_(gradients, scaled)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            self.average.update(self.parameters)
+        return norm, self.scale.update(finite)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[PaintByExamplePipeline]:
+        """The model with the averaged weights, whole in the first process; all processes have to ask for it."""
+        if not self.is_divided:
+            self.average.swap(self.parameters)
+            try:
+                yield self.pipeline
+            finally:
+                self.average.swap(self.parameters)
+            return
+        values = {
+            name: self.processes.whole(self.average.average.get(name, parameter))
+            for name, parameter in self.parameters.items()
+        }
+        if not self.processes.is_first:
+            yield self.pipeline
+            return
+        if self.shown is None:
+            self.shown = load_pipeline(self.config.init, device="cpu", dtype=torch.float32)
+            Network(self.shown, self.config.train, self.config.lora_rank, self.config.seed)
+        named = {"unet": self.shown.unet, "encoder": self.shown.image_encoder}
+        with torch.no_grad():
+            for name, value in values.items():
+                part, _, rest = name.partition(".")
+                named[part].get_parameter(rest).copy_(value)
+        self.shown.to(self.pipeline.device)
+        try:
+            yield self.shown
+        finally:
+            self.shown.to("cpu")
+
+    def state(self) -> dict[str, Any]:
+        """What `load` goes on from, whole; all processes have to ask for it."""
+        whole = self.processes.all_whole
+        return {
+            "parameters": whole(dict(self.parameters)),
+            "average": whole(self.average.average),
+            "average_updates": self.average.updates,
+            "optimizer": whole(self.optimizer.state_dict()),
+            "loss_scale": [self.scale.value, self.scale.fitted],
+        }
+
+    @torch.no_grad()
+    def load(self, state: dict[str, Any], path: Path) -> None:
+        """Go on from a state.
+
+        Args:
+            state: from `state`.
+            path: of the file it was read from, for messages.
+
+        Raises:
+            DataError: if it belongs to another network.
+        """
+        kept, averaged, divided = state["parameters"], state["average"], self.processes.divided
+        if {name: value.shape for name, value in kept.items()} != {n: p.shape for n, p in self.parameters.items()}:
+            raise DataError(f"{path} belongs to another network; choose another output folder or remove it")
+        for name, parameter in self.parameters.items():
+            parameter.copy_(divided(kept[name], parameter))
+        for name, average in self.average.average.items():
+            average.copy_(divided(averaged.get(name, kept[name]), average))
+        self.average.updates = state["average_updates"]
+        optimizer = state["optimizer"]
+        parameters = list(self.parameters.values())
+        for number, values in optimizer["state"].items():
+            like = parameters[number]
+            for name, value in values.items():
+                if isinstance(value, Tensor) and value.shape == like.shape:  # not the number of steps
+                    values[name] = divided(value, like)
+        self.optimizer.load_state_dict(optimizer)
+        if "loss_scale" in state and not self.scale.fixed:
+            self.scale.value, self.scale.fitted = state["loss_scale"]

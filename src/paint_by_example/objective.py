@@ -1,4 +1,4 @@
-"""What training minimises: noise prediction on latents, the condition dropped per example for the learned null token.
+"""What training minimises: noise prediction on latents, the condition now and then dropped for the learned null token.
 
     example -> latents (z_0, masked latent, mask) and condition -> add noise -> U-Net -> loss
 
@@ -55,7 +55,8 @@ def draw_step(
         scheduler: the model's.
         generator: source of randomness, on the CPU.
     """
-    dropped = torch.rand(count, generator=generator) < config.drop_exemplar
+    groups = torch.rand(-(-count // config.drop_together), generator=generator) < config.drop_exemplar
+    dropped = groups.repeat_interleave(config.drop_together)[:count]
     t = draw_timesteps(count, scheduler.config.num_train_timesteps, config.timestep_power, generator)
     return Draws(dropped, t, torch.randn((count, *shape), generator=generator))
 
@@ -118,13 +119,17 @@ def diffusion_loss(
 
 
 @torch.no_grad()
-def frozen(pipeline: PaintByExamplePipeline, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def frozen(
+    pipeline: PaintByExamplePipeline, batch: dict[str, Tensor], generators: Sequence[torch.Generator] | None = None
+) -> dict[str, Tensor]:
     """What the parts that do not learn make of a batch; a batch of latents is that already.
 
     Args:
         pipeline: the model.
         batch: ``source`` (B, 3, H, W) in [-1, 1], ``mask`` (B, 1, H, W) in {0, 1}, and ``features`` (B, F) or
             ``exemplar`` (B, E, E, 3) uint8.
+        generators: for each example, to draw its latents from the autoencoder's posterior; without them its mean is
+            taken.
 
     Returns:
         ``z_0`` and ``z_masked`` (B, C, h, w), ``latent_mask`` (B, 1, h, w), ``features`` (B, F).
@@ -132,7 +137,7 @@ def frozen(pipeline: PaintByExamplePipeline, batch: dict[str, Tensor]) -> dict[s
     if "z_0" in batch:
         return batch
     source, mask = batch["source"], batch["mask"]
-    z_0 = pipeline.encode_picture(source)
+    z_0 = pipeline.encode_picture(source, generators)
     if "features" in batch:
         features = batch["features"]
     else:
@@ -140,7 +145,7 @@ def frozen(pipeline: PaintByExamplePipeline, batch: dict[str, Tensor]) -> dict[s
         features = pipeline.image_encoder.features(pixels.to(z_0))
     return {
         "z_0": z_0,
-        "z_masked": pipeline.encode_picture(source * (1 - mask)),
+        "z_masked": pipeline.encode_picture(source * (1 - mask), generators),
         "latent_mask": latent_mask(mask, z_0.shape[-2:]),
         "features": features,
     }

@@ -1,6 +1,7 @@
 """The processes of a run: one by itself, or several that torchrun started, each with an equal share of every batch.
 
-Every process holds the whole network. The gradients of the shares are averaged before the step, so all take the same
+Every process holds the whole network (DDP), or, where asked, a part of each of its tensors (FSDP), which then are put
+together block by block as they are used. The gradients of the shares are averaged before the step, so all take the same
 one, and only the first writes files.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +17,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
@@ -34,6 +38,14 @@ class Processes:
     """Of all processes, on all machines."""
     local_rank: int = 0
     """Its number on this machine, which is also that of its GPU."""
+
+    @classmethod
+    def of_environment(cls) -> Processes:
+        """As the variables say that torchrun sets."""
+        rank, count, local_rank = (
+            int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+        )
+        return cls(rank, count, local_rank) if count > 1 else cls()
 
     @property
     def is_first(self) -> bool:
@@ -63,20 +75,75 @@ class Processes:
             )
         return batch_size // self.count
 
+    def shard(self, network: nn.Module, blocks: Sequence[nn.Module], whole: Collection[nn.Parameter]) -> None:
+        """Leave a part of each tensor of a network with this process; its parameters are new objects then.
+
+        Args:
+            network: in place; used through its forward alone.
+            blocks: whose tensors are put together when they are used, and no longer.
+            whole: parameters that stay as they are, because they are used outside the network's forward.
+        """
+        device = next(network.parameters()).device.type
+        mesh, ignored = init_device_mesh(device, (self.count,)), set(whole)
+        for block in blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(network, mesh=mesh, ignored_params=ignored)
+
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network such that a backward pass through its forward averages the gradients of all processes."""
-        if self.count == 1:
+        if self.count == 1 or isinstance(network, FSDPModule):
             return network
         on_gpu = next(network.parameters()).is_cuda
         return DistributedDataParallel(
             network, device_ids=[self.local_rank] if on_gpu else None, broadcast_buffers=False
         )
 
-    def apart(self, network: nn.Module) -> AbstractContextManager[Any]:
+    @contextlib.contextmanager
+    def apart(self, network: nn.Module) -> Iterator[None]:
         """Within it, a backward pass only adds to this process's gradients."""
-        if self.count == 1:
-            return contextlib.nullcontext()
-        return cast(AbstractContextManager[Any], cast(DistributedDataParallel, network).no_sync())
+        if isinstance(network, FSDPModule):
+            network.set_requires_gradient_sync(False)
+            try:
+                yield
+            finally:
+                network.set_requires_gradient_sync(True)
+        elif isinstance(network, DistributedDataParallel):
+            with cast(AbstractContextManager[Any], network.no_sync()):
+                yield
+        else:
+            yield
+
+    def whole(self, value: Tensor) -> Tensor:
+        """A tensor that may be divided, put together on the CPU of the first process; all have to ask for it.
+
+        Returns:
+            The tensor itself, where it is whole; an empty one for all processes but the first.
+        """
+        if not isinstance(value, DTensor):
+            return value.detach()
+        full: Tensor = value.full_tensor().detach()
+        return full.cpu() if self.is_first else full.new_empty(0)
+
+    def all_whole(self, state: Any) -> Any:
+        """The same for all tensors in nested dictionaries and lists."""
+        if isinstance(state, Tensor):
+            return self.whole(state)
+        if isinstance(state, dict):
+            return {key: self.all_whole(value) for key, value in state.items()}
+        return [self.all_whole(value) for value in state] if isinstance(state, list) else state
+
+    @staticmethod
+    def divided(value: Tensor, like: Tensor) -> Tensor:
+        """A whole tensor that every process has, divided as another is; as it is, where that is whole."""
+        if not isinstance(like, DTensor):
+            return value
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+
+    @staticmethod
+    def norm(gradients: Sequence[Tensor]) -> Tensor:
+        """Of all gradients together, whole or divided."""
+        norm: Any = torch.nn.utils.get_total_norm(gradients)
+        return cast(Tensor, norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def mean(self, value: Tensor) -> Tensor:
         """Mean over the processes of a value that each has."""
@@ -99,11 +166,10 @@ def joined(device: str | None) -> Iterator[Processes]:
     Args:
         device: that was asked for.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        yield Processes()
+    processes = Processes.of_environment()
+    if processes.count == 1:
+        yield processes
         return
-    processes = Processes(int(os.environ["RANK"]), count, int(os.environ.get("LOCAL_RANK", "0")))
     on_gpu = (processes.device(device) or "").startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(processes.local_rank)

@@ -5,9 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from .data.recipes import OF_TRAINING, RECIPES
 from .errors import UserError
+
+if TYPE_CHECKING:  # what `TrainConfig` makes of them
+    Number = float
+    Count = int
+    Switch = bool
+else:  # what may be given
+    Number = float | None
+    Count = int | None
+    Switch = bool | None
+OF_RECIPE: Any = None  # the recipe's value takes its place
 
 
 @dataclass
@@ -18,6 +29,12 @@ class TrainConfig:
     """Folder from `pbe prepare composites`, or an index of pictures and boxes (.jsonl)."""
     output: Path
     """Folder of the run: checkpoints, log, sample grids, and the model in model/ at the end."""
+    recipe: Literal["paper", "released", "default"] = "default"
+    """How examples are made of an index, and what the options that speak of the recipe are where they are not given: as
+    in the paper, as in the authors' code, or as this package does it."""
+    held_out: Path | None = None
+    """Index of pictures that are not trained on, for the held-out loss, figures and grids. Composites have their own;
+    without one, an index's own first pictures are taken."""
     init: str = "embedded"
     """Model to start from: a folder, the embedded one, or a name on the hub."""
     train: Literal["full", "mapper"] = "full"
@@ -33,41 +50,49 @@ class TrainConfig:
     frozen parts then cost nothing. 0 draws each example anew."""
     steps: int = 10_000
     """Optimiser steps in all."""
-    batch_size: int = 64
-    """Examples a step, of all processes and pieces together."""
+    batch_size: Count = OF_RECIPE
+    """Examples a step, of all processes and pieces together; the recipe's: 256, 32, 64."""
     accumulate: int = 1
     """Pieces that each process computes its share of a step in, one after another: as many times less memory for what a
     step remembers, and the same update."""
+    shard: bool = False
+    """Divide weights, gradients, average and optimiser among the processes (FSDP); else each keeps them all (DDP)."""
     gradient_checkpointing: bool = False
     """Compute the U-Net's inner values again on the way back instead of keeping them: less memory, slower steps."""
-    learning_rate: float = 1e-5
-    """Of AdamW, after the warm-up. The paper's is 1e-5, for fine-tuning a pretrained model."""
-    warmup_steps: int = 1000
-    """Steps over which the learning rate rises from 0."""
+    learning_rate: Number = OF_RECIPE
+    """Of AdamW, after the warm-up; each recipe's is 1e-5, for a pretrained U-Net."""
+    warmup_steps: Count = OF_RECIPE
+    """Steps over which the learning rate rises from 0; the recipe's: 10000, 10000, 1000."""
     decay_steps: int = 0
     """Last steps, over which the learning rate falls to 0; 0 keeps it constant, as in the paper."""
-    weight_decay: float = 0.01
-    """Of AdamW."""
+    weight_decay: Number = OF_RECIPE
+    """Of AdamW; each recipe's is 0.01."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """adamw8bit keeps its running means in 8 bits, a quarter of the memory; needs bitsandbytes."""
-    drop_exemplar: float = 0.2
-    """Probability, per example, that the null token takes the exemplar's place."""
+    drop_exemplar: Number = OF_RECIPE
+    """Probability that the null token takes the exemplar's place; each recipe's is 0.2."""
+    drop_together: Count = OF_RECIPE
+    """Examples in a row that share one draw of that; the recipe's: 1, 4, 1. The authors' code draws once for the batch
+    of each GPU, which is 4."""
+    sample_latents: Switch = OF_RECIPE
+    """Draw latents from the autoencoder's posterior in every step, rather than take its mean; released does."""
     outside_weight: float = 1.0
     """Weight of the loss outside the mask, which an edit pastes over anyway; 1 as in the paper."""
     timestep_power: float = 1.0
     """Time steps are drawn as T (1 - u^p), u uniform: 1 is even, as in the paper; 2 favours the noisy ones, where the
     exemplar decides and a small model has most to learn."""
-    ema_decay: float = 0.9999
-    """Decay of the moving average of the weights; it warms up, so that the first steps are forgotten."""
-    max_grad_norm: float = 1.0
-    """The gradient is scaled down to this norm."""
+    ema_decay: Number = OF_RECIPE
+    """Decay of the moving average of the weights, which is what is saved; it warms up, so that the first steps are
+    forgotten. The recipe's: 0.9999, 0, 0.9999. 0 keeps none, and saves the weights themselves."""
+    max_grad_norm: Number = OF_RECIPE
+    """The gradient is scaled down to this norm; the recipe's: 0, 0, 1. 0 leaves it as it is."""
     seed: int = 0
     """Of data, noise, time steps and dropping."""
     workers: int = 1
     """Processes that make the data."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the networks' products; weights, sums and the loss stay in float32. bfloat16 is faster where the processor has
-    it (avx512_bf16, amx, a GPU)."""
+    it (avx512_bf16, amx, a GPU). float16, for older GPUs, scales the loss so that small gradients do not vanish."""
     compile: bool = False
     """Compile the U-Net: some minutes at the start, faster steps."""
     checkpoint_every: int = 500
@@ -78,17 +103,28 @@ class TrainConfig:
     """Steps between grids of held-out edits."""
     held_out_every: int = 1000
     """Steps between losses of held-out examples, with the averaged weights and the same noise each time; the model with
-    the least stays in best/. An index of pictures and boxes is not split: there it is of its own first pictures."""
+    the least stays in best/."""
+    held_out_edits: int = 64
+    """Edits painted beside each held-out loss, to tell how similar they are to their exemplars and how far from the
+    true pictures (Fréchet distance), in features of EfficientNet-Lite2 (extra evaluate). 0 leaves it out."""
     log_every: int = 50
     """Steps between lines of log.jsonl."""
+    tensorboard: bool = False
+    """Write losses, figures and grids for TensorBoard too, into tensorboard/ (extra tensorboard)."""
     device: str | None = None
     """cpu, cuda, ...; the best there is by default."""
 
     def __post_init__(self) -> None:
+        if self.recipe not in RECIPES:
+            raise UserError(f"unknown recipe {self.recipe!r}; expected one of {', '.join(RECIPES)}")
+        for name in OF_TRAINING:
+            if getattr(self, name) is None:
+                setattr(self, name, getattr(RECIPES[self.recipe], name))
         positive = (
             "steps",
             "batch_size",
             "accumulate",
+            "drop_together",
             "checkpoint_every",
             "keep_checkpoints",
             "sample_every",
@@ -96,18 +132,30 @@ class TrainConfig:
             "log_every",
         )
         whole = dict.fromkeys(positive, 1)
-        whole |= dict.fromkeys(("lora_rank", "ahead", "warmup_steps", "decay_steps", "seed", "workers"), 0)
+        whole |= dict.fromkeys(
+            ("lora_rank", "ahead", "warmup_steps", "decay_steps", "seed", "workers", "held_out_edits"), 0
+        )
         for name, least in whole.items():
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("learning_rate", "max_grad_norm", "timestep_power"):
+        for name in ("learning_rate", "timestep_power"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"{name} must be a number above 0, got {getattr(self, name)}")
-        for name in ("weight_decay", "outside_weight"):
+        for name in ("weight_decay", "outside_weight", "max_grad_norm"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{name} must be a number of at least 0, got {getattr(self, name)}")
+        if self.held_out_edits == 1:
+            raise UserError("held_out_edits must be 0 or at least 2: one edit has no spread, got 1")
         if self.lora_rank and self.train != "full":
             raise UserError("train mapper and lora_rank exclude each other; give one")
+        if self.ahead and self.sample_latents:
+            raise UserError(
+                "latents computed ahead are the same in every epoch; with ahead, leave sample_latents out"
+                " (--sample-latents False with the recipe released)"
+            )
+        for other in ("compile", "optimizer"):
+            if self.shard and getattr(self, other) not in (False, "adamw"):
+                raise UserError(f"shard and {other} {getattr(self, other)} do not go together; leave one out")
         if not 0 <= self.drop_exemplar <= 1:
             raise UserError(f"drop_exemplar is a probability, in [0, 1], got {self.drop_exemplar}")
         if not 0 <= self.ema_decay < 1:

@@ -7,6 +7,7 @@ up), the one before it is taken:
     run/checkpoints/step-0000500.pt     parameters, average, optimiser, and the losses not yet in the log
     run/log.jsonl                       a line every so many steps
     run/held_out.jsonl                  likewise, of held-out examples
+    run/tensorboard/                    the same once more, where it was asked for
     run/checkpoint.pt                   of runs before there were several; read where there is nothing newer
 """
 
@@ -22,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -175,6 +177,70 @@ def write_lines(lines: list[bytes], file: IO[bytes]) -> None:
     file.writelines(lines)
 
 
-def log_line(log: IO[bytes], values: dict[str, Any]) -> None:
-    """Append a line to an unbuffered file, in one write, so that a kill leaves all of it or nothing."""
-    log.write(json.dumps(values).encode() + b"\n")
+class Log:
+    """The logs of a run that goes on: JSON lines, which need no program to be kept or read, and TensorBoard's events.
+
+    Args:
+        run: folder of the run; None for a process that writes nothing.
+        tensorboard: steps that are done, what TensorBoard knows beyond them is forgotten; None for no TensorBoard.
+
+    Raises:
+        UserError: if the package tensorboard is needed and not installed.
+    """
+
+    def __init__(self, run: Path | None, tensorboard: int | None = None) -> None:
+        self.run = run
+        self.files: dict[str, IO[bytes]] = {}  # opened when there is something to write
+        self.board: Any = None
+        if run is not None and tensorboard is not None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise UserError(
+                    "tensorboard needs the package of that name; install it, or paint-by-example[tensorboard]"
+                ) from error
+            self.board = SummaryWriter(str(run / "tensorboard"), purge_step=tensorboard + 1)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self.files.values():
+            file.close()
+        if self.board is not None:
+            self.board.close()
+
+    def write(self, name: str, line: dict[str, Any]) -> None:
+        """Append a line to a log, in one write, so that a kill leaves all of it or nothing.
+
+        Args:
+            name: log or held_out.
+            line: ``step`` and figures.
+        """
+        if self.run is None:
+            return
+        if name not in self.files:
+            self.files[name] = (self.run / f"{name}.jsonl").open("ab", buffering=0)
+        self.files[name].write(json.dumps(line).encode() + b"\n")
+        if self.board is not None:
+            for key in line.keys() - {"step"}:
+                self.board.add_scalar(f"{name}/{key}", line[key], line["step"])
+            self.board.flush()
+
+    def picture(self, step: int, picture: np.ndarray) -> None:
+        """Show a picture, (H, W, 3) uint8, in TensorBoard."""
+        if self.board is not None:
+            self.board.add_image("samples", picture, step, dataformats="HWC")
+            self.board.flush()
+
+
+def read_log(run: Path, name: str) -> list[dict[str, Any]]:
+    """The lines of a log, without one that is being written; none where it is not there.
+
+    Args:
+        run: folder of the run.
+        name: log or held_out.
+    """
+    path = run / f"{name}.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith(b"}\n")]

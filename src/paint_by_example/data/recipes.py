@@ -1,8 +1,7 @@
 """How the paper, the authors' code and this package make training examples, by name.
 
 One frozen set of settings each; docs/training.md says of every difference where it comes from. `BoxDataset` follows the
-part about examples. The part about training is a record: `pbe train` takes its numbers as options, and neither drops
-the exemplar per batch nor trains without a moving average.
+part about examples; the part about training is what `pbe train --recipe` takes where no option says otherwise.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from .masks import ARBITRARY_SHARE, EXTENSION, POINTS_PER_SIDE
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Every setting in which `paper`, `released` and `default` differ, and the few numbers they share with `pbe`."""
+    """Every setting in which `paper`, `released` and `default` differ, and the few numbers they share."""
 
     # Which boxes
 
@@ -59,20 +58,24 @@ class Recipe:
     soft_mask: bool = False
     """Interpolate the mask as well, rather than keep it black and white."""
 
-    # Training
+    # Training: `TrainConfig` has options of the same names
 
     drop_exemplar: float = 0.2
     """Probability that the learned null token takes the exemplar's place."""
-    drop_per_batch: bool = False
-    """Drawn once for the batch of each process, rather than for each example."""
-    ema_decay: float | None = 0.9999
-    """Decay of the moving average of the weights that is kept; None keeps none."""
+    drop_together: int = 1
+    """Examples in a row that share one draw of it."""
+    sample_latents: bool = False
+    """Draw latents from the autoencoder's posterior, rather than take its mean."""
+    ema_decay: float = 0.9999
+    """Decay of the moving average of the weights; 0 keeps none."""
     learning_rate: float = 1e-5
     """Of AdamW, after the warm-up; constant."""
     warmup_steps: int = 10_000
     """Over which the learning rate rises from 0."""
     weight_decay: float = 0.01
     """Of AdamW."""
+    max_grad_norm: float = 0.0
+    """The gradient is scaled down to this norm; 0 leaves it as it is."""
     batch_size: int = 256
     """Examples a step, of all processes together."""
 
@@ -89,8 +92,9 @@ RECIPES = {
         squash=True,
         antialias=False,
         soft_mask=True,
-        drop_per_batch=True,
-        ema_decay=None,
+        drop_together=4,
+        sample_latents=True,
+        ema_decay=0.0,
         batch_size=32,
     ),
     "default": Recipe(
@@ -99,7 +103,19 @@ RECIPES = {
         remove_background=0.25,
         tight_share=0.25,
         warmup_steps=1000,
+        max_grad_norm=1.0,
         batch_size=64,
     ),
 }
 DEFAULT = RECIPES["default"]
+OF_TRAINING = (
+    "drop_exemplar",
+    "drop_together",
+    "sample_latents",
+    "ema_decay",
+    "learning_rate",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "batch_size",
+)
