@@ -104,11 +104,13 @@ def squared_mmd(
     )
     n, m = float(len(x)), float(len(y))
     xy = across(x, y, kernel, *weights) / (n * m)
+    of_pairs = n**2 - (weights[0] ** 2).sum(0), m**2 - (weights[1] ** 2).sum(0)
+    some = (of_pairs[0] > 0) & (of_pairs[1] > 0)  # of a few pictures all draws may be of one, which makes no pair
     own = [
-        (total - diagonal) / (size**2 - (weight**2).sum(0))
-        for total, diagonal, weight, size in ((xx, x_diagonal, weights[0], n), (yy, y_diagonal, weights[1], m))
+        (total - diagonal)[some] / count[some]
+        for total, diagonal, count in zip((xx, yy), (x_diagonal, y_diagonal), of_pairs, strict=True)
     ]
-    unbiased = own[0] + own[1] - 2 * xy
+    unbiased = own[0] + own[1] - 2 * xy[some]
     return float(unbiased[0]), float(xx[0] / n**2 + yy[0] / m**2 - 2 * xy[0]), unbiased[1:]
 
 
