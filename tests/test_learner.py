@@ -12,7 +12,7 @@ from torch import Tensor
 
 from paint_by_example import PaintByExamplePipeline, UserError, held_out, load_pipeline, training
 from paint_by_example.attention import dead_parameters
-from paint_by_example.learner import Network, make_optimizer
+from paint_by_example.learner import LossScale, Network, make_optimizer
 from paint_by_example.settings import TrainConfig
 from tests import tiny
 
@@ -34,6 +34,11 @@ def train(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def load_config(run: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((run / "config.json").read_text())
+    return config
 
 
 def changed(before: PaintByExamplePipeline, after: PaintByExamplePipeline) -> set[str]:
@@ -96,6 +101,45 @@ def test_training_low_rank_weights_goes_on_exactly(train: Callable[..., Path]) -
     train("whole", lora_rank=2, steps=4)
     train("parts", lora_rank=2, steps=2)
     assert losses(train("parts", lora_rank=2, steps=4)) == losses(train("whole", lora_rank=2, steps=4))
+
+
+def test_float16_scales_the_loss_and_leaves_out_steps_that_do_not_fit(
+    train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = losses(train("exact"))
+    half = train("half", precision="float16")
+    assert losses(half) == pytest.approx(exact, rel=0.05)
+    assert losses(half) != exact
+    lines = [json.loads(line) for line in (half / "log.jsonl").read_text().splitlines()]
+    assert [line["loss_scale"] for line in lines] == [2.0**16] * 3
+    monkeypatch.setattr(LossScale, "FIRST", 2.0**125)  # no gradient is finite with that
+    large = train("large", precision="float16")
+    lines = [json.loads(line) for line in (large / "log.jsonl").read_text().splitlines()]
+    assert lines[0]["loss_scale"] == 2.0**124
+    state = torch.load(large / "checkpoints" / "step-0000003.pt", weights_only=True)
+    start = Network(load_pipeline(load_config(large)["init"], device="cpu")).trained()
+    assert all(torch.equal(start[name], value) for name, value in state["parameters"].items())
+    assert state["average_updates"] == 0
+
+
+def test_float16_goes_on_exactly_with_its_scale(train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LossScale, "PATIENCE", 2)
+    whole = train("whole", precision="float16", steps=5)
+    for steps in (1, 3, 5):  # between two that fit, too
+        parts = train("parts", precision="float16", steps=steps)
+    logs = [(run / "log.jsonl").read_text().splitlines() for run in (whole, parts)]
+    first, second = ([(line["loss"], line["loss_scale"]) for line in map(json.loads, log)] for log in logs)
+    assert first == second
+    assert [scale for _, scale in first] == [2.0**16, 2.0**17, 2.0**17, 2.0**18, 2.0**18]
+
+
+def test_a_scale_that_is_used_up_ends_the_run() -> None:
+    scale = LossScale("float16")
+    scale.value = 2.0
+    assert scale.update(False)
+    assert not scale.update(False)
+    assert LossScale("bfloat16").value == 1
+    assert not LossScale("float32").update(False)
 
 
 def test_without_peft_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,15 @@ import json
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from paint_by_example import UserError, held_out, training
 from paint_by_example.processes import Processes, Shares
@@ -127,6 +130,64 @@ def test_two_processes_with_half_the_batch_take_the_step_of_one_with_all(
     assert train_together(2, settings | {"output": output, "accumulate": accumulate}) == [0, 0]
     check_same_update(whole, output)
     assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in whole.iterdir())
+
+
+@pytest.mark.parametrize("given", [{}, {"accumulate": 2, "gradient_checkpointing": True}, {"lora_rank": 2}])
+def test_two_processes_that_divide_all_among_them_take_the_step_of_one(
+    given: dict[str, Any], train: Callable[..., Path], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    given = given | {"max_grad_norm": 0.01, "held_out_every": 2, "held_out_edits": 0}
+    whole, output = train("whole", **given), tmp_path / "divided"
+    assert train_together(2, settings | given | {"output": output, "shard": True}) == [0, 0]
+    check_same_update(whole, output)
+    assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in whole.iterdir())
+    models = [
+        {path.relative_to(run): load_file(path) for path in run.rglob("*.safetensors")} for run in (whole, output)
+    ]
+    assert models[0].keys() == models[1].keys()
+    for name, tensors in models[0].items():  # AdamW's first steps are signs: what is near zero may go either way
+        for key, tensor in tensors.items():
+            torch.testing.assert_close(models[1][name][key], tensor, rtol=0, atol=5e-3, msg=f"{name} {key}")
+    held_out_losses = [json.loads((run / "held_out.jsonl").read_text())["loss"] for run in (whole, output)]
+    assert held_out_losses[0] == pytest.approx(held_out_losses[1], rel=1e-2)
+
+
+def test_a_checkpoint_of_divided_ones_is_whole_and_one_goes_on_from_it_and_back(
+    train: Callable[..., Path], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    output = tmp_path / "divided"
+    divided = settings | {"output": output, "shard": True}
+    assert train_together(2, divided | {"steps": 1}) == [0, 0]
+    once = torch.load(output / "checkpoints" / "step-0000001.pt", weights_only=True)
+    train("divided", steps=2)  # one process goes on
+    check_same_update(train("whole"), output)
+    assert train_together(2, divided | {"steps": 3}) == [0, 0]  # and both again
+    last = torch.load(output / "checkpoints" / "step-0000003.pt", weights_only=True)
+    for part in ("parameters", "average"):
+        assert {name: value.shape for name, value in once[part].items()} == {
+            name: value.shape for name, value in last[part].items()
+        }
+    assert last["optimizer"]["state"][0]["step"] == 3
+
+
+@pytest.mark.slow
+def test_torchrun_starts_it_and_one_process_speaks(
+    train: Callable[..., Path], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    output = tmp_path / "together"
+    options = []
+    for name, value in (settings | {"output": output}).items():
+        options += [f"--{name.replace('_', '-')}", str(value)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    ended = subprocess.run(
+        [*torchrun, "-m", "paint_by_example", "train", *options],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == f"{output / 'model'}\n"
+    check_same_update(train("whole"), output)
 
 
 def test_shares_make_up_the_batch() -> None:

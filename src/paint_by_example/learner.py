@@ -260,6 +260,7 @@ class Learner:
                 group["lr"] = rate
             self.optimizer.step()
             self.average.update(self.parameters)
+        self.optimizer.zero_grad()  # and not later, so that the gradients are gone while the next batch is encoded
         return norm, self.scale.update(finite)
 
     @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 The model is read as an outline, without its weights, and one step is taken on tensors that know their shape and type
 and nothing else. What is alive at once is added up. It lacks what tensors do not show: work space of convolutions, the
-allocator's rounding, a GPU's own context, and on the CPU Python and the libraries. Attention is counted as fused kernels have it, without the matrix of scores.
+allocator's rounding, a GPU's own context, and on the CPU Python and the libraries. Attention is counted as fused
+kernels have it, without the matrix of scores.
 """
 
 from __future__ import annotations
@@ -184,7 +185,7 @@ def account(config: TrainConfig, pipeline: PaintByExamplePipeline, size: int, pr
             optimizer=optimizer,
             average=average,
             activations=max(step.peak, frozen),
-            total=weights + optimizer + average + max(gradients + frozen, together),
+            total=weights + optimizer + average + max(frozen, together),
         ),
     )
 

@@ -174,7 +174,6 @@ class Step:
         ]
         draws = draw_step(config.batch_size, pieces[0]["z_0"].shape[1:], config, pipeline.scheduler, generator)
         mean_weight = processes.mean(loss_weight(torch.cat([p["latent_mask"] for p in pieces]), config).mean())
-        learner.optimizer.zero_grad()
         loss = torch.zeros((), device=pipeline.device)
         for number, piece in enumerate(pieces):
             arguments = pipeline, piece, config, draws.part(mine + number * size, size), self.unet, mean_weight
