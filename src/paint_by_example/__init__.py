@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .conditioning import EmbeddedImageEncoder, PaintByExampleImageEncoder
     from .errors import UserError
     from .inputs import Blend
+    from .layout import LayoutUNet
     from .pipeline import PaintByExamplePipeline, load_pipeline
 
 __version__ = "0.1.0"
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Blend",
     "EmbeddedImageEncoder",
+    "LayoutUNet",
     "PaintByExampleImageEncoder",
     "PaintByExamplePipeline",
     "PatchAutoencoder",
@@ -31,6 +33,7 @@ __all__ = [
 _HOMES = {
     "Blend": "inputs",
     "EmbeddedImageEncoder": "conditioning",
+    "LayoutUNet": "layout",
     "PaintByExampleImageEncoder": "conditioning",
     "PaintByExamplePipeline": "pipeline",
     "PatchAutoencoder": "autoencoder",

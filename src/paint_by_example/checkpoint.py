@@ -24,6 +24,7 @@ from . import ldm
 from .autoencoder import PatchAutoencoder
 from .conditioning import EmbeddedImageEncoder, PaintByExampleImageEncoder
 from .errors import ModelError, UserError
+from .layout import LayoutUNet
 from .network import Network, check_shapes, check_tensors, first, outline, quiet, seems, shapes_of
 from .prior import vision_names
 from .sampling import SCHEDULERS
@@ -36,7 +37,7 @@ NETWORKS = ("vae", "image_encoder", "unet")
 KNOWN: dict[str, tuple[Any, ...]] = {
     "vae": (AutoencoderKL, PatchAutoencoder),
     "image_encoder": (PaintByExampleImageEncoder, EmbeddedImageEncoder),
-    "unet": (UNet2DConditionModel,),
+    "unet": (UNet2DConditionModel, LayoutUNet),
     "scheduler": tuple(SCHEDULERS.values()),
 }
 

@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 import torch
 import tyro
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler
 from diffusers.models.autoencoders.vae import DecoderOutput
 from torch import Tensor
 from tqdm import tqdm
@@ -26,6 +26,7 @@ from .checkpoint import EMBEDDED
 from .conditioning import EmbeddedImageEncoder
 from .data.composites import Composites
 from .data.packages import read_entries
+from .layout import LayoutUNet
 from .pipeline import PaintByExamplePipeline, load_pipeline
 from .sampling import Scheduler, make_scheduler
 
@@ -82,9 +83,9 @@ def export(model: Path, data: Path, out: Path = EMBEDDED) -> None:
     (out / HELD_OUT).write_text("".join(lines), encoding="utf-8")
 
 
-def build_unet(condition_size: int) -> UNet2DConditionModel:
+def build_unet(condition_size: int) -> LayoutUNet:
     """A fresh U-Net: [noisy latent, masked latent, mask] in, a prediction of the latent's shape out."""
-    return UNet2DConditionModel(
+    return LayoutUNet(
         sample_size=IMAGE_SIZE // 8,
         in_channels=2 * LATENT_CHANNELS + 1,
         out_channels=LATENT_CHANNELS,

@@ -1,0 +1,106 @@
+"""The embedded model's U-Net: Stable Diffusion's in small, with a place in it for what lies where in the exemplar.
+
+A constant added in every block, which is all that attention to one token can give, says what to paint but not where: at
+the size of the embedded model the network then learns colours long before it learns shapes. So one fully connected
+layer decodes the same token into a coarse map, laid into the hole and handed to the first convolution. The exemplar
+still enters as one vector and nothing else. docs/log.md has the figures of what was tried.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, cast
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from .attention import OneTokenAttention, dead_parameters
+from .errors import ModelError
+
+LAYOUT_CHANNELS = 24
+LAYOUT_SIZE = 8  # cells along a side of the map, which covers the hole
+
+
+class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
+    """A U-Net that sees its one token twice: as a constant in every block, and as a map within the hole.
+
+    It takes what `UNet2DConditionModel` takes, and is called as that one is. Parts of its attention that one token
+    makes pointless (`attention.dead_parameters`) do not exist.
+    """
+
+    @functools.wraps(UNet2DConditionModel.__init__)  # diffusers reads a configuration's keys off the signature
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        first = self.conv_in
+        self.conv_in = nn.Conv2d(
+            first.in_channels + LAYOUT_CHANNELS, first.out_channels, first.kernel_size, padding=first.padding
+        )
+        self.layout = nn.Linear(self.config.cross_attention_dim, LAYOUT_CHANNELS * LAYOUT_SIZE**2)
+        for name in sorted({name.rpartition(".")[0] for name in dead_parameters(self)}):
+            self.set_submodule(name, nn.Identity())
+        for module in self.modules():
+            if getattr(module, "is_cross_attention", False):
+                module.set_processor(OneTokenAttention())
+
+    def forward(
+        self, sample: Tensor, timestep: Tensor | float, encoder_hidden_states: Tensor, *args: Any, **options: Any
+    ) -> Any:
+        """Predict.
+
+        Args:
+            sample: (B, C, h, w): noisy latent, masked latent, and last the mask, where 1 is kept.
+            timestep: (B,) or one for all.
+            encoder_hidden_states: the condition, (B, 1, D).
+            args: as in diffusers.
+            options: as in diffusers.
+
+        Returns:
+            As in diffusers: ``.sample``, (B, out_channels, h, w).
+
+        Raises:
+            ModelError: for a condition of several tokens.
+        """
+        if encoder_hidden_states.shape[1] != 1:
+            raise ModelError(f"this U-Net takes a condition of one token, not of {encoder_hidden_states.shape[1]}")
+        plan = self.layout(encoder_hidden_states[:, 0]).unflatten(1, (LAYOUT_CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE))
+        sample = torch.cat([sample, lay_into_hole(plan, 1 - sample[:, -1:])], dim=1)
+        return super().forward(sample, timestep, encoder_hidden_states, *args, **options)
+
+
+def lay_into_hole(plan: Tensor, mask: Tensor) -> Tensor:
+    """Stretch a map over the box around a hole; nothing lies outside of that box.
+
+    Args:
+        plan: (B, C, n, n).
+        mask: (B, 1, h, w) in [0, 1], the share of each cell that is repainted; without any, the map covers all.
+
+    Returns:
+        (B, C, h, w), of the map's type.
+    """
+    across, down = (along(mask.float().amax(dim=(1, other))) for other in (2, 3))
+    grid = torch.stack(torch.broadcast_tensors(across[:, None, :], down[:, :, None]), dim=-1)
+    laid = nn.functional.grid_sample(plan.float(), grid, padding_mode="zeros", align_corners=False)
+    return cast(Tensor, laid.to(plan.dtype))
+
+
+def along(covered: Tensor) -> Tensor:
+    """Where the middles of cells lie along one side of a hole.
+
+    Args:
+        covered: (B, n) in [0, 1], the most of each row or column of cells that is repainted: a partly covered cell at
+            either end tells how far into it the hole reaches.
+
+    Returns:
+        (B, n), -1 at the hole's first edge and 1 at its last.
+    """
+    count = covered.shape[1]
+    position = torch.arange(count, device=covered.device, dtype=covered.dtype)
+    inside = covered > 0
+    first = torch.where(inside, position + 1 - covered, count).amin(1, keepdim=True)
+    last = torch.where(inside, position + covered, 0).amax(1, keepdim=True)
+    thin = last <= first  # a part of one cell: all of that cell, or of none: everything
+    some = inside.any(1, keepdim=True)
+    first = torch.where(thin, torch.where(inside, position, count).amin(1, keepdim=True) * some, first)
+    last = torch.where(thin, torch.where(inside, position + 1, 0).amax(1, keepdim=True) + count * ~some, last)
+    return (position + 0.5 - first) / (last - first) * 2 - 1

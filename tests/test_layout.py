@@ -1,0 +1,137 @@
+"""The embedded model's U-Net: the map of the exemplar in the hole, and the one token it takes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paint_by_example.errors import ModelError
+from paint_by_example.layout import LAYOUT_CHANNELS, LAYOUT_SIZE, LayoutUNet, lay_into_hole
+
+SHAPE = {
+    "sample_size": 8,
+    "in_channels": 9,
+    "out_channels": 4,
+    "block_out_channels": (32, 64),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "cross_attention_dim": 16,
+    "attention_head_dim": 4,
+}
+
+
+def unet() -> LayoutUNet:
+    torch.manual_seed(0)
+    return LayoutUNet(**SHAPE).eval()
+
+
+def inputs(count: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    sample = torch.randn(count, 9, 8, 8, generator=generator)
+    sample[:, -1] = 1
+    sample[:, -1, 2:6, 3:7] = 0
+    return sample, torch.full((count,), 500), torch.randn(count, 1, 16, generator=generator)
+
+
+def ramp() -> torch.Tensor:
+    """A map whose two channels are where its cells lie across and down, -1 to 1 at the map's edges."""
+    middle = (torch.arange(LAYOUT_SIZE) + 0.5) / LAYOUT_SIZE * 2 - 1
+    down, across = torch.meshgrid(middle, middle, indexing="ij")
+    return torch.stack([across, down])[None]
+
+
+@given(st.data())
+def test_the_map_covers_the_hole_and_nothing_else(data: st.DataObject) -> None:
+    top, left = (data.draw(st.integers(0, 13)) for _ in range(2))
+    bottom, right = data.draw(st.integers(top + 2, 16)), data.draw(st.integers(left + 2, 16))
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., top:bottom, left:right] = 1
+    laid = lay_into_hole(torch.ones(1, 1, LAYOUT_SIZE, LAYOUT_SIZE), mask)
+    assert (laid[mask == 1] > 0.4).all()
+    outside = torch.ones(16, 16, dtype=torch.bool)
+    outside[max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1] = False
+    assert (laid[0, 0][outside] == 0).all()
+
+
+def test_the_map_is_stretched_over_the_hole() -> None:
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 4:12, 6:10] = 1  # 8 by 4 cells, of which the map has 8 by 8
+    across, down = lay_into_hole(ramp(), mask)[0]
+    torch.testing.assert_close(across[8, 6:10], torch.tensor([-0.75, -0.25, 0.25, 0.75]))
+    torch.testing.assert_close(down[4:12, 8], ramp()[0, 1, :, 0])
+
+
+def test_partly_covered_cells_tell_how_far_the_hole_reaches() -> None:
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 4:12, 4:12] = 1
+    mask[..., 4:12, 12] = 0.5  # half a cell more to the right
+    across, _ = lay_into_hole(ramp(), mask)[0]
+    assert across[8, 8] == pytest.approx((8.5 - 4) / 8.5 * 2 - 1, abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_a_hole_of_one_cell(share: float) -> None:
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 5, 7] = share
+    laid = lay_into_hole(torch.ones(1, 1, LAYOUT_SIZE, LAYOUT_SIZE), mask)
+    assert laid[0, 0, 5, 7] == 1
+    assert laid.sum() == 1
+
+
+def test_without_a_hole_the_map_covers_all() -> None:
+    laid = lay_into_hole(ramp(), torch.zeros(1, 1, LAYOUT_SIZE, LAYOUT_SIZE))
+    torch.testing.assert_close(laid, ramp())
+
+
+def test_the_exemplar_says_what_lies_where() -> None:
+    """Attention to one token adds a constant; the map's influence differs from place to place."""
+    network, (sample, t, condition) = unet(), inputs(1)
+    with torch.inference_mode():
+        torch.nn.init.zeros_(network.layout.bias)
+        one = network(sample, t, condition).sample
+        network.layout.weight.zero_()
+        other = network(sample, t, condition).sample
+    difference = (one - other).abs()[0].mean(0)
+    assert difference[2:6, 3:7].mean() > difference[:, 0].mean()
+    assert difference.max() > 1e-4
+
+
+def test_it_has_no_parameter_that_one_token_makes_pointless() -> None:
+    network, (sample, t, condition) = unet().train(), inputs()
+    network(sample, t, condition).sample.square().sum().backward()
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+
+
+def test_without_the_map_it_is_the_plain_network() -> None:
+    network, (sample, t, condition) = unet(), inputs()
+    plain = UNet2DConditionModel(**SHAPE).eval()
+    weights = network.state_dict()
+    assert weights["conv_in.weight"].shape[1] == 9 + LAYOUT_CHANNELS
+    weights["conv_in.weight"][:, 9:] = 0
+    network.load_state_dict(weights)
+    known = {name: value for name, value in weights.items() if not name.startswith("layout.")}
+    known["conv_in.weight"] = known["conv_in.weight"][:, :9]
+    missing, unknown = plain.load_state_dict(known, strict=False)
+    assert unknown == []
+    assert all(".norm2." in name or ".attn2.to_" in name for name in missing)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(sample, t, condition).sample, plain(sample, t, condition).sample)
+
+
+def test_it_is_saved_and_loaded_as_any_network_of_diffusers(tmp_path: Path) -> None:
+    network, arguments = unet(), inputs()
+    network.save_pretrained(tmp_path)
+    again = LayoutUNet.from_pretrained(tmp_path)
+    assert again.config.in_channels == 9
+    with torch.inference_mode():
+        assert torch.equal(network(*arguments).sample, again(*arguments).sample)
+
+
+def test_several_tokens_are_refused() -> None:
+    sample, t, condition = inputs()
+    with pytest.raises(ModelError, match="one token, not of 3"):
+        unet()(sample, t, condition.expand(-1, 3, -1))
