@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The paper's training: Stable Diffusion 1.4 as the start, Open Images as the data, 40 epochs on 8 or 64 GPUs. Running it
-# again goes on where it stopped. Needs `make install` with a torch for the machine's GPUs, and half a terabyte of disk.
+# again goes on where it stopped. Needs `make install` with a torch for the machine's GPUs, and the extra tensorboard.
 #
 #     runs/train_openimages.sh                     on one machine with 8 GPUs
 #     NODES=8 NODE=0 HOST=first runs/train_openimages.sh      on each of 8 machines, NODE from 0 to 7, HOST the first of them
@@ -14,7 +14,7 @@ RECIPE=${RECIPE:-paper}
 NODES=${NODES:-1}
 
 if [ -z "${LAPTOP:-}" ]; then
-  OPENIMAGES=${OPENIMAGES:-data/openimages}   # train/*.jpg and oidv6-train-annotations-bbox.csv, from storage.googleapis.com
+  OPENIMAGES=${OPENIMAGES:-data/openimages}   # train/*.jpg and oidv6-train-annotations-bbox.csv
   SD=${SD:-data/sd-v1-4.ckpt}                 # Stable Diffusion 1.4; its licence, CreativeML OpenRAIL-M, goes with the result
   OUT=${OUT:-runs-out/openimages}
   DATA=$OUT/data/index.jsonl
@@ -30,10 +30,10 @@ if [ -z "${LAPTOP:-}" ]; then
   [ -e "$INIT/model_index.json" ] ||
     "$PBE" convert "$SD" "$INIT" --image-encoder openai/clip-vit-large-patch14 --dtype float32
 
-  # 3. Forty epochs. A GPU of 80 GB takes 32 examples at once like this; one of 24 GB, 4 with --accumulate and --shard.
+  # 3. Forty epochs. Where the dry run below says more than a GPU has: MORE_OPTIONS="--accumulate 8 --shard".
   STEPS=$((40 * $(wc -l <"$DATA") / BATCH))
   MORE=(--data "$DATA" --precision bfloat16 --gradient-checkpointing --workers 8 --checkpoint-every 1000
-    --held-out-every 5000 --sample-every 5000 --tensorboard)
+    --held-out-every 5000 --sample-every 5000 --tensorboard ${MORE_OPTIONS:-})
 else
   OUT=${OUT:-runs-out/openimages-laptop}
   INIT=${INIT:-embedded}
