@@ -19,6 +19,7 @@ from .edit import Edit, edit
 from .evaluate import evaluate, evaluate_options
 from .models import Convert, Info, convert, info
 from .prepare import Prepare, prepare
+from .serve import Serve, serve
 from .train import train, train_options
 
 USAGE_ERROR = 2
@@ -39,6 +40,7 @@ class Command:
 
 COMMANDS = {
     "edit": Command("paint an exemplar into a picture", lambda: Edit, edit),
+    "serve": Command("serve a page to edit pictures on", lambda: Serve, serve),
     "info": Command("say what a model is", lambda: Info, info),
     "convert": Command("write a model in another layout", lambda: Convert, convert),
     "prepare": Command("turn downloads into training data", lambda: Prepare, prepare),

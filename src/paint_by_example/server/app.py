@@ -1,0 +1,359 @@
+"""The application: routes to jobs, models, files and the page. docs/http-api.md says what each takes and gives."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import anyio
+import anyio.to_thread
+from fastapi import FastAPI, File, Form, HTTPException, Query, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from .. import __version__
+from ..errors import UserError
+from ..images import MAX_PIXELS
+from ..record import read_record
+from ..sampling import SCHEDULERS
+from . import messages, uploads
+from .access import LOOPBACK, Access
+from .browsing import NotThere, RootName, Roots, thumbnail
+from .events import event_stream
+from .jobs import Job, Jobs, QueueFull
+from .messages import MAX_EXEMPLARS, MAX_REGIONS, State, read_settings
+from .store import new_id
+from .submission import Submission
+
+if TYPE_CHECKING:
+    pass
+
+PAGE = Path(__file__).parent / "page"
+PAGE_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".json": "application/json",
+    ".webmanifest": "application/manifest+json",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".webp": "image/webp",
+    ".woff2": "font/woff2",
+}
+DECODERS = 2  # uploads that are looked at at once: a picture takes up to four bytes a pixel
+LISTED = 100
+ID = Annotated[str, "an edit's id"]
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": messages.Problem, "description": "not a request of this API's kind"},
+    401: {"model": messages.Problem, "description": "the token is missing or wrong"},
+    403: {"model": messages.Problem, "description": "from another site's page, or switched off"},
+    404: {"model": messages.Problem, "description": "there is no such thing"},
+    409: {"model": messages.Problem, "description": "not there yet"},
+    410: {"model": messages.Problem, "description": "removed"},
+    413: {"model": messages.Problem, "description": "the upload is too large"},
+    422: {"model": messages.Problem, "description": "what you can put right"},
+    503: {"model": messages.Problem, "description": "the queue is full, or the server stops"},
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the application needs to know beside its jobs."""
+
+    roots: Roots = field(default_factory=Roots)
+    upload_bytes: int = 64 << 20
+    pixels: int = MAX_PIXELS
+    token: str | None = None
+    hosts: tuple[str, ...] = LOOPBACK
+    """Names this server goes by, without a token."""
+
+
+def create_app(jobs: Jobs, options: Options) -> FastAPI:
+    """The application for some jobs.
+
+    Args:
+        jobs: started; whoever made them closes them.
+        options: the rest.
+    """
+    app = FastAPI(
+        title="Paint by Example",
+        version=__version__,
+        summary="Edit pictures by example.",
+        docs_url=None,  # what FastAPI shows there loads scripts from elsewhere
+        redoc_url=None,
+        responses=ERRORS,
+    )
+    app.add_middleware(
+        Access,
+        token=options.token,
+        hosts=options.hosts,
+        upload_bytes=options.upload_bytes,
+        full=jobs.retry_after,
+        refused=lambda reason: jobs.metrics.refused.labels(reason).inc(),
+    )
+    _handle_errors(app, jobs)
+    _add_edits(app, jobs, options)
+    _add_models(app, jobs)
+    _add_files(app, options.roots)
+    _add_server(app, jobs, options)
+    return app
+
+
+def _handle_errors(app: FastAPI, jobs: Jobs) -> None:
+    """Every error is one line of JSON."""
+
+    def answer(status: int, message: str, headers: Any = None) -> JSONResponse:
+        return JSONResponse({"error": " ".join(message.split())}, status, headers)
+
+    @app.exception_handler(UserError)
+    def user(request: Request, error: UserError) -> JSONResponse:
+        jobs.metrics.refused.labels("unusable").inc()
+        return answer(422, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        jobs.metrics.refused.labels("unusable").inc()
+        return answer(422, messages.one_line(error.errors()))
+
+    @app.exception_handler(NotThere)
+    def absent(request: Request, error: NotThere) -> JSONResponse:
+        return answer(404, str(error))
+
+    @app.exception_handler(QueueFull)
+    def full(request: Request, error: QueueFull) -> JSONResponse:
+        jobs.metrics.refused.labels("full").inc()
+        return answer(503, str(error), {"Retry-After": str(error.seconds)})
+
+    @app.exception_handler(StarletteHTTPException)
+    def other(request: Request, error: StarletteHTTPException) -> JSONResponse:
+        return answer(error.status_code, str(error.detail), error.headers)
+
+
+def _add_edits(app: FastAPI, jobs: Jobs, options: Options) -> None:
+    decoders = anyio.CapacityLimiter(DECODERS)
+
+    @app.post(
+        "/api/edits",
+        status_code=202,
+        response_model=messages.Edit,
+        tags=["edits"],
+        summary="Make an edit",
+        openapi_extra={
+            "requestBody": {
+                "content": {"multipart/form-data": {"encoding": {"settings": {"contentType": "application/json"}}}}
+            }
+        },
+    )
+    async def make(
+        response: Response,
+        source: Annotated[UploadFile, File(description="the picture to edit")],
+        mask: Annotated[
+            list[UploadFile] | None, File(max_length=MAX_REGIONS, description="white where to repaint")
+        ] = None,
+        exemplar: Annotated[
+            list[UploadFile] | None, File(max_length=MAX_EXEMPLARS, description="what to paint")
+        ] = None,
+        settings: Annotated[
+            str,
+            Form(
+                max_length=100_000,
+                description="a JSON object, see docs/http-api.md",
+                examples=['{"regions": [{"box": [40, 60, 200, 220]}], "seeds": [0, 1], "guidance_scale": 5}'],
+            ),
+        ] = "{}",
+    ) -> messages.Edit:
+        asked = read_settings(settings)
+        model = asked.model or jobs.current
+        if model not in jobs.shelf.models:
+            raise NotThere(f"there is no model {model!r}; GET /api/models lists them")
+        if not jobs.switch and model != jobs.current:
+            raise HTTPException(403, "the server was started with --disable-model-switch")
+        name = new_id()
+        submission = Submission(jobs.store.place(name) / "inputs", options.pixels)
+        try:
+            async with decoders:
+                load = await anyio.to_thread.run_sync(
+                    lambda: submission.check(source, mask or [], exemplar or [], asked, jobs.shelf.models[model].kind)
+                )
+            job = Job(id=name, name=submission.stem, model=model, settings=asked, load=load)
+            edit = await anyio.to_thread.run_sync(jobs.submit, job)
+        except BaseException:  # a client that goes, too
+            jobs.store.remove(name)
+            raise
+        response.headers["Location"] = f"/api/edits/{name}"
+        return edit
+
+    def found(edit: messages.Edit | None, name: str) -> messages.Edit:
+        if edit is None:
+            raise HTTPException(404, f"there is no edit {name[:40]}: it may have expired")
+        return edit
+
+    @app.get("/api/edits", response_model=messages.Edits, tags=["edits"], summary="The newest edits")
+    def newest(state: State | None = None) -> messages.Edits:
+        edits = []
+        for stored in jobs.store.newest():
+            edit = jobs.view(stored.id)
+            if edit is not None and state in (None, edit.state):
+                edits.append(edit)
+            if len(edits) == LISTED:
+                break
+        return messages.Edits(edits=edits)
+
+    @app.get("/api/edits/{name}", response_model=messages.Edit, tags=["edits"], summary="How an edit stands")
+    def one(name: ID) -> messages.Edit:
+        return found(jobs.view(name), name)
+
+    @app.get(
+        "/api/edits/{name}/events",
+        tags=["edits"],
+        summary="Server-sent events: state, step, preview",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"text/event-stream": {}}}},
+    )
+    async def events(name: ID, previews: Annotated[int, Query(ge=0, le=1)] = 1) -> StreamingResponse:
+        edit = found(await anyio.to_thread.run_sync(jobs.view, name), name)
+        stream = event_stream(jobs, edit, bool(previews))
+        return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+    @app.get(
+        "/api/edits/{name}/results/{index}",
+        tags=["edits"],
+        summary="A result",
+        response_class=FileResponse,
+        responses={200: {"content": {"image/png": {}}}},
+    )
+    def result(name: ID, index: int) -> FileResponse:
+        edit = found(jobs.view(name), name)
+        if edit.state in ("queued", "running"):
+            raise HTTPException(409, f"the edit is {edit.state}; wait until it is done")
+        if not 0 <= index < len(edit.results):
+            raise HTTPException(404, f"the edit is {edit.state} and has {len(edit.results)} results, from 0 on")
+        path = jobs.result_path(edit, index)
+        if not path.is_file():
+            raise HTTPException(410, "the result's file has been removed")
+        return FileResponse(
+            path, media_type="image/png", filename=f"{edit.name}-{index}.png", content_disposition_type="inline"
+        )
+
+    @app.post("/api/edits/{name}/cancel", response_model=messages.Edit, tags=["edits"], summary="Cancel an edit")
+    def cancel(name: ID) -> messages.Edit:
+        return found(jobs.cancel(name), name)
+
+    @app.delete("/api/edits/{name}", status_code=204, tags=["edits"], summary="Remove an edit with its results")
+    def remove(name: ID) -> None:
+        if not jobs.remove(name):
+            found(None, name)
+
+    @app.post("/api/record", tags=["edits"], summary="How a result was made, from its PNG file")
+    async def record(picture: Annotated[UploadFile, File()]) -> dict[str, Any]:
+        def read() -> dict[str, Any]:
+            with tempfile.TemporaryDirectory() as folder:
+                path, name = Path(folder) / "picture", uploads.file_name(picture.filename, "picture")
+                uploads.save_upload(picture.file, path)
+                try:
+                    uploads.check_picture(path, "picture", name, options.pixels)
+                    values: dict[str, Any] = json.loads(json.dumps(asdict(read_record(path)), allow_nan=False))
+                except UserError as error:
+                    raise UserError(str(error).replace(str(path), name)) from None
+            return values
+
+        async with decoders:
+            return await anyio.to_thread.run_sync(read)
+
+
+def _add_models(app: FastAPI, jobs: Jobs) -> None:
+    def models() -> messages.Models:
+        listed = jobs.shelf.listed(jobs.loaded())
+        return messages.Models(current=jobs.current, switch=jobs.switch, models=listed)
+
+    @app.get("/api/models", response_model=messages.Models, tags=["models"], summary="The models")
+    def every() -> messages.Models:
+        return models()
+
+    @app.put(
+        "/api/models/current", response_model=messages.Models, tags=["models"], summary="Choose the model of new edits"
+    )
+    def choose(chosen: messages.Chosen) -> messages.Models:
+        if chosen.name not in jobs.shelf.models:
+            raise NotThere(f"there is no model {chosen.name!r}; GET /api/models lists them")
+        if not jobs.switch and chosen.name != jobs.current:
+            raise HTTPException(403, "the server was started with --disable-model-switch")
+        jobs.choose(chosen.name)
+        return models()
+
+
+def _add_files(app: FastAPI, roots: Roots) -> None:
+    @app.get("/api/files", response_model=messages.Folder, tags=["files"], summary="What is in a folder")
+    def files(root: RootName = "input", folder: Annotated[str, Query(max_length=1000)] = "") -> messages.Folder:
+        return roots.list(root, folder)
+
+    @app.get(
+        "/api/files/picture",
+        tags=["files"],
+        summary="A picture, whole or small",
+        response_class=Response,
+        responses={200: {"content": {"image/*": {}}}},
+    )
+    def picture(
+        path: Annotated[str, Query(max_length=1000)],
+        root: RootName = "input",
+        size: Annotated[int | None, Query(ge=16, le=1024)] = None,
+    ) -> Response:
+        place, kind = roots.picture(root, path)
+        if size is None:
+            return FileResponse(place, media_type=kind)
+        try:
+            return Response(thumbnail(place, size), media_type="image/jpeg")
+        except UserError as error:
+            raise UserError(str(error).replace(str(place), path)) from None
+
+
+def _add_server(app: FastAPI, jobs: Jobs, options: Options) -> None:
+    @app.get("/api/server", response_model=messages.About, tags=["server"], summary="What this server can do")
+    def about() -> messages.About:
+        return messages.About(
+            version=__version__,
+            devices=[str(worker.device) for worker in jobs.workers],
+            input=options.roots.about_input(),
+            output=options.roots.output is not None,
+            keep_seconds=jobs.store.keep_seconds,
+            schedulers=list(SCHEDULERS),
+            limits=messages.Limits(upload_bytes=options.upload_bytes, pixels=options.pixels, queue=jobs.capacity),
+        )
+
+    @app.get("/health", response_model=messages.Health, tags=["server"], summary="Whether the server is well")
+    def health(response: Response) -> messages.Health:
+        queued, running = jobs.numbers()
+        if jobs.stopping or jobs.failing:
+            response.status_code = 503
+            return messages.Health(status="stopping" if jobs.stopping else "failing", queued=queued, running=running)
+        return messages.Health(status="ok", queued=queued, running=running)
+
+    @app.get("/metrics", tags=["server"], summary="For Prometheus", response_class=Response)
+    def metrics() -> Response:
+        return Response(jobs.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return _page_file("index.html")
+
+    @app.get("/page/{path:path}", include_in_schema=False)
+    def page_file(path: str) -> FileResponse:
+        return _page_file(path)
+
+
+def _page_file(path: str) -> FileResponse:
+    try:
+        place = (PAGE / path).resolve()
+        there = place.is_relative_to(PAGE.resolve()) and place.is_file()
+    except (OSError, ValueError):  # a name too long, or with a zero byte
+        there = False
+    if not there or place.suffix not in PAGE_TYPES:
+        raise NotThere("there is no such page")
+    return FileResponse(place, media_type=PAGE_TYPES[place.suffix], headers={"Cache-Control": "no-cache"})

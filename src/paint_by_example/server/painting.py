@@ -1,0 +1,218 @@
+"""What a worker is given and gives back, whatever the model; and the models of this package's own kind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..crops import context_crop
+from ..images import Box, tensor_image
+from ..inputs import Blend
+from ..record import KEY, Record
+from ..sampling import default_steps
+from .messages import Kind, Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from ..pipeline import PaintByExamplePipeline
+    from ..sampling import Step
+
+Pixels: TypeAlias = NDArray[np.uint8]
+
+
+class Cancelled(Exception):
+    """Ends an edit from within."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A region with its pictures loaded."""
+
+    where: str | Box
+    """The mask's file name, or the box."""
+    mask: NDArray[np.bool_]
+    """(H, W), True = repaint."""
+    exemplars: list[Image.Image]
+    names: list[str]
+    """Of the exemplars' files."""
+    weights: list[float] | None
+
+
+@dataclass(frozen=True)
+class Work:
+    """An edit with its pictures loaded."""
+
+    source: Image.Image
+    """RGB or RGBA."""
+    name: str
+    """Of the source's file."""
+    parts: list[Part]
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step that was taken."""
+
+    step: int
+    steps: int
+    """Of all regions together."""
+    region: int
+    box: Box
+    """Of the square that is being painted, in pixels of the source."""
+    pictures: Callable[[], list[Pixels]] | None = None
+    """Makes a preview of the square for each candidate, (S, S, 3); costs time."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A candidate."""
+
+    picture: Image.Image
+    seed: int
+    info: dict[str, str]
+    """For the PNG file."""
+    record: dict[str, Any] | None = None
+    flagged: bool | None = None
+    boxes: Sequence[Box] = ()
+
+
+OnStep: TypeAlias = Callable[[Progress], None]
+
+
+class Model(Protocol):
+    """A model in memory."""
+
+    kind: Kind
+    image_size: int | None
+    """Side of the square that it paints, pixels; None for any."""
+    steps: int
+    """Unless it is told otherwise."""
+    scheduler: str | None
+
+    def edit(self, work: Work, on_step: OnStep) -> list[Made]:
+        """Do the work.
+
+        Args:
+            work: all there is to it.
+            on_step: called after every step; what it raises ends the edit.
+
+        Returns:
+            A candidate for each seed.
+
+        Raises:
+            UserError: the work cannot be done as asked.
+        """
+        ...
+
+    def network(self) -> tuple[torch.nn.Module, torch.Tensor] | None:
+        """The U-Net whose calls may be shared, and a condition (1, 1, D) to time it with; None if there is none."""
+        ...
+
+
+class ExemplarModel:
+    """Paints exemplars: what this package is about.
+
+    Args:
+        pipeline: loaded.
+        name: what clients call it.
+        whole: parts are not moved about between calls, so that several edits may use them at once.
+    """
+
+    kind: Kind = "exemplar"
+
+    def __init__(self, pipeline: PaintByExamplePipeline, name: str, whole: bool = True) -> None:
+        self.pipeline, self.name, self.whole = pipeline, name, whole
+        self.image_size: int | None = pipeline.image_size
+        self.steps = default_steps(pipeline.scheduler)
+        self.scheduler: str | None = type(pipeline.scheduler).__name__
+
+    def network(self) -> tuple[torch.nn.Module, torch.Tensor] | None:
+        """See `Model.network`."""
+        if not self.whole:
+            return None
+        unet = self.pipeline.unet
+        return unet, self.pipeline.null_condition().detach().to(unet.device, unet.dtype)
+
+    def edit(self, work: Work, on_step: OnStep) -> list[Made]:
+        """See `Model.edit`."""
+        asked = work.settings
+        boxes = [context_crop(part.mask) for part in work.parts]
+
+        def tell(step: Step) -> None:
+            region = step.index * len(boxes) // step.total
+            on_step(Progress(step.index + 1, step.total, region, boxes[region], lambda: self._preview(step)))
+
+        settings: dict[str, Any] = {
+            "guidance_scale": asked.guidance_scale,
+            "steps": asked.steps,
+            "scheduler": asked.scheduler,
+        }
+        edit = self.pipeline.edit(
+            work.source,
+            mask=[part.mask for part in work.parts],
+            exemplar=[Blend(part.exemplars, part.weights) for part in work.parts],
+            seed=asked.seeds,
+            feather=asked.feather,
+            strength=asked.strength,
+            eta=asked.eta,
+            guidance_rescale=asked.guidance_rescale,
+            on_step=tell,
+            **{name: value for name, value in settings.items() if value is not None},
+        )
+        flagged: Sequence[bool | None] = edit.nsfw_content_detected or [None] * len(edit.images)
+        made = []
+        for picture, record, flag in zip(edit.images, edit.records, flagged, strict=True):
+            named = self._named(record, work)
+            info = {KEY: json.dumps(named)}
+            made.append(Made(picture, record.seed, info, named, flag, edit.boxes))
+        return made
+
+    def _preview(self, step: Step) -> list[Pixels]:
+        import torch
+
+        with torch.no_grad():
+            return [tensor_image(self.pipeline.decode_latent(z_0))[0] for z_0 in step.z_0.split(1)]
+
+    def _named(self, record: Record, work: Work) -> dict[str, Any]:
+        """The record with the client's names for everything, none of this machine's paths."""
+        named = record.named(
+            model=self.name,
+            source=work.name,
+            where=[part.where for part in work.parts],
+            exemplars=[part.names for part in work.parts],
+        )
+        values = dataclasses.asdict(named)
+        shown: dict[str, Any] = json.loads(json.dumps(values))
+        return shown
+
+
+def kept(source: Image.Image, pixels: Pixels, mask: NDArray[np.bool_]) -> Image.Image:
+    """A result that is the source outside the mask, bit for bit, with its transparency and colour profile.
+
+    Args:
+        source: RGB or RGBA.
+        pixels: (H, W, 3).
+        mask: (H, W), True = repainted.
+    """
+    before = np.asarray(source.convert("RGB"))
+    picture = Image.fromarray(np.where(mask[..., None], pixels, before))
+    if source.mode == "RGBA":
+        picture.putalpha(source.getchannel("A"))
+    picture.info = dict(source.info)
+    return picture
+
+
+def save_path(folder: Path, stem: str, edit: str, index: int) -> Path:
+    """A readable name for a result in ``--output-dir`` that no other result has."""
+    return folder / f"{stem}-{edit[:12]}{edit[-4:]}-{index}.png"
