@@ -16,16 +16,8 @@ from torch.utils.data import DataLoader
 from paint_by_example.crops import resize
 from paint_by_example.data import dataset as module
 from paint_by_example.data.composites import Composites
-from paint_by_example.data.dataset import (
-    BoxDataset,
-    Examples,
-    jitter_room,
-    read_line,
-    reduction,
-    snap,
-    square_crop,
-    squashing_crop,
-)
+from paint_by_example.data.dataset import BoxDataset, Examples, average, read_line
+from paint_by_example.data.framing import jitter_room, reduction, snap, square_crop, squashing_crop
 from paint_by_example.data.masks import arbitrary_mask, draw_mask, extend_box
 from paint_by_example.data.recipes import DEFAULT, RECIPES
 from paint_by_example.errors import DataError
@@ -128,12 +120,11 @@ def test_each_box_is_drawn_about_as_often(index: Path, monkeypatch: pytest.Monke
     data = BoxDataset(index, 16, 16)
     drawn: list[Box] = []
 
-    def exemplar(_: np.ndarray, box: Box) -> np.ndarray:
+    def grow(box: Box, *_: Any) -> Box:
         drawn.append(box)
-        return np.zeros((16, 16, 3), np.uint8)
+        return box
 
-    monkeypatch.setattr(data, "exemplar", exemplar)
-    monkeypatch.setattr(module, "grow", lambda box, *_: box)
+    monkeypatch.setattr(module, "grow", grow)
     for data.epoch in range(100):
         data[0]
     assert set(drawn) == {(40, 30, 90, 80), (100, 20, 180, 60)}
@@ -203,7 +194,7 @@ def test_a_wide_box_is_not_squashed(tmp_path: Path) -> None:
         assert len(columns) == pytest.approx(100 / 385 * 256, rel=0.06)
         # above and below the picture its border goes on, and so does the mask, which covers its full height
         middle, reach = (rows[0] + rows[-1]) / 2, 60 * len(columns) / 100
-        above, below = source[:, : max(int(middle - reach), 0)], source[:, int(middle + reach) + 2 :]
+        above, below = source[:, : max(int(middle - reach) - 1, 0)], source[:, int(middle + reach) + 3 :]
         assert above.shape[1] + below.shape[1] > 100
         paddings.add(above.shape[1])
         for border, colour in ((above, (1, -1, -1)), (below, (-1, -1, 1))):
@@ -218,8 +209,24 @@ def test_the_exemplar_is_the_padded_box_of_the_original_picture(index: Path, mon
     data = BoxDataset(index, 32, 48)
     with Image.open(index.parent / "portrait.png") as picture:
         # 10 pixels more on each side, cut off at the left border of the picture
-        expected = resize(np.asarray(picture.crop((0, 10, 70, 110))), (48, 48))
-    assert np.array_equal(data[1]["exemplar"], expected)
+        crop = np.asarray(picture.crop((0, 10, 70, 110)))
+    assert np.array_equal(data[1]["exemplar"], average(crop, 48))
+
+
+@pytest.mark.parametrize("shape", [(768, 700), (512, 1100), (1500, 513)])
+def test_averages_are_near_those_of_edits(shape: tuple[int, int]) -> None:
+    picture = np.asarray(texture(shape[1], shape[0], 3))
+    mean, edits = average(picture, 512), resize(picture, (512, 512))
+    assert np.abs(mean.astype(int) - edits).max() <= 4
+    checks = np.indices((1024, 1024)).sum(0)[..., None].repeat(3, 2) % 2 * 255  # finer than the result can show
+    assert np.abs(average(checks.astype(np.uint8), 512).astype(int) - 127).max() <= 3
+
+
+def test_a_crop_that_is_too_small_is_enlarged_as_by_edits(index: Path) -> None:
+    data = BoxDataset(index, 32, 200, recipe=replace(DEFAULT, tight_share=1.0))
+    with Image.open(index.parent / "portrait.png") as picture:
+        crop = np.asarray(picture.crop((0, 10, 70, 110)))
+    assert np.array_equal(data.resized(crop, 200), resize(crop, (200, 200)))
 
 
 def test_exemplars_are_augmented(index: Path) -> None:
@@ -312,7 +319,7 @@ def test_what_surrounds_the_object_turns_white_where_there_is_a_mask(
             assert exemplar[20, 20].tolist() == [255, 0, 0]
             assert exemplar[2, 2].tolist() == ([255, 255, 255] if white else [255, 0, 0])
     (tmp_path / "m.png").unlink()
-    with pytest.raises(DataError, match=r"line 1, mask m\.png: .*no such file"):
+    with pytest.raises(DataError, match=r"line 1: cannot use the mask .*m\.png: there is no such file"):
         BoxDataset(index, 32, 40, recipe=replace(DEFAULT, remove_background=1.0))[0]
 
 

@@ -22,6 +22,7 @@ from paint_by_example import images
 from paint_by_example.errors import MaskError, PictureError
 from paint_by_example.images import (
     MAX_PIXELS,
+    image_size,
     image_tensor,
     load_exemplar,
     load_image,
@@ -286,7 +287,7 @@ def test_unusable_arrays_are_refused_by_what_they_are(array, found):
     assert found in refusal(array, "exemplar")
 
 
-@pytest.mark.parametrize("thing", [None, 3, b"a.png", [1, 2]])
+@pytest.mark.parametrize("thing", [None, 3, bytearray(b"a.png"), [1, 2]])
 def test_other_types_are_refused(thing):
     assert type(thing).__name__ in refusal(thing)
 
@@ -388,6 +389,20 @@ def test_loading_in_threads_leaves_the_warning_filters_alone(tmp_path, monkeypat
 def test_import_loads_no_torch():
     code = "import sys, paint_by_example.images; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_what_is_in_a_file_is_as_good_as_the_file(tmp_path, suffix):
+    file = tmp_path / f"a{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.fromarray(noise(40, 60)).save(file, exif=exif)
+    content = file.read_bytes()
+    assert image_size(content) == image_size(file) == (40, 60)
+    for reduce in (1, 2):
+        assert np.array_equal(load_image(content, reduce=reduce), load_image(file, reduce=reduce))
+    assert "cannot use the source: it cannot be read" in refusal(content[: len(content) // 2])
+    assert "cannot use the source: it is not a picture" in refusal(b"a.png")
 
 
 # Exemplars and masks

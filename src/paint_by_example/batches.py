@@ -19,6 +19,7 @@ from .data.composites import Composites
 from .data.dataset import BoxDataset, Examples
 from .data.latents import CHUNK, FIELDS, Latents, check_made_of, chunk_files, write_chunk
 from .data.recipes import RECIPES
+from .data.shards import SHARDS, ShardDataset
 from .errors import DataError, UserError
 from .objective import frozen
 from .pipeline import PaintByExamplePipeline
@@ -129,7 +130,7 @@ def load_examples(config: TrainConfig, pipeline: PaintByExamplePipeline, split: 
     Args:
         config: the run's.
         pipeline: the model.
-        split: train or held_out; an index of pictures and boxes is not split.
+        split: train or held_out; an index of pictures and boxes is not split, nor are shards.
 
     Raises:
         DataError: if they are not there or cannot be used.
@@ -139,6 +140,8 @@ def load_examples(config: TrainConfig, pipeline: PaintByExamplePipeline, split: 
     if not place.is_dir():
         if config.features is not None:
             raise DataError(f"features are of composites, and {place} is not a folder of them; leave features out")
+        if place.name == SHARDS:
+            return ShardDataset(place, *sizes, seed=config.seed, recipe=RECIPES[config.recipe])
         return BoxDataset(place, *sizes, seed=config.seed, recipe=RECIPES[config.recipe])
     features = None
     if config.features is not None and split == "train":

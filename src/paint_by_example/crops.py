@@ -187,9 +187,18 @@ def resize_mask(mask: NDArray[np.bool_], size: Size) -> NDArray[np.bool_]:
     Returns:
         An array of that size, True = repaint.
     """
-    smaller = min(mask.shape[1], size[0]), min(mask.shape[0], size[1])
-    covered = _resample(mask.astype(np.float32), smaller, cv2.INTER_AREA) > 0
+    covered = _any_row(_any_row(mask, min(mask.shape[0], size[1])).T, min(mask.shape[1], size[0])).T
     return _resample(covered.astype(np.uint8), size, cv2.INTER_NEAREST_EXACT) > 0
+
+
+def _any_row(mask: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+    """Brings a mask to fewer rows, or as many: each is True where one of the rows is that it covers a part of."""
+    rows = np.arange(count)
+    first, last = rows * len(mask) // count, ((rows + 1) * len(mask) - 1) // count
+    covered = mask[first]
+    for step in range(1, int((last - first).max()) + 1):
+        covered |= mask[np.minimum(first + step, last)]
+    return covered
 
 
 def _resample(image: NDArray[Any], size: Size, interpolation: int) -> NDArray[Any]:

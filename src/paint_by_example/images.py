@@ -10,6 +10,7 @@ a box is (left, top, right, bottom) with right and bottom exclusive, and an arra
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import stat
@@ -30,7 +31,7 @@ from .errors import MaskError, PictureError, UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-Picture: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any]
+Picture: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 Box: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom exclusive
 Size: TypeAlias = tuple[int, int]  # width, height, as in PIL
 
@@ -95,8 +96,8 @@ def load_image(picture: Picture, what: str = "source", reduce: int = 1) -> Image
     `info["icc_profile"]`, from where `save_image` writes it; the pixel values are not converted by it.
 
     Args:
-        picture: A path, a PIL picture, or an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) and type uint8,
-            uint16, bool, or float in [0, 1].
+        picture: A path, what is in such a file, a PIL picture, or an array of shape (H, W), (H, W, 1), (H, W, 3) or
+            (H, W, 4) and type uint8, uint16, bool, or float in [0, 1].
         what: The picture's role, for messages.
         reduce: 1, 2, 4 or 8: a JPEG file is decoded at that part of its sides, rounded up, which is much quicker.
             Other formats come at their full size.
@@ -107,16 +108,16 @@ def load_image(picture: Picture, what: str = "source", reduce: int = 1) -> Image
     Raises:
         PictureError: There is no such file, it is not a picture or damaged, or it has more than `MAX_PIXELS`.
     """
-    name = f"the {what} {os.fspath(picture)}" if isinstance(picture, str | os.PathLike) else f"the {what}"
+    name = _name(picture, what)
     with _plain_errors(name):
         return _decode(picture, name, reduce)
 
 
-def image_size(path: str | os.PathLike[str], what: str = "source") -> Size:
+def image_size(file: str | os.PathLike[str] | bytes, what: str = "source") -> Size:
     """Reads the size that a picture file has once it is upright, without decoding its pixels.
 
     Args:
-        path: The file.
+        file: Its path, or what is in it.
         what: See `load_image`.
 
     Returns:
@@ -125,8 +126,8 @@ def image_size(path: str | os.PathLike[str], what: str = "source") -> Size:
     Raises:
         PictureError: See `load_image`; damage to the pixels is not found.
     """
-    name = f"the {what} {os.fspath(path)}"
-    with _plain_errors(name), _open(Path(path), name) as opened:
+    name = _name(file, what)
+    with _plain_errors(name), _open(file, name) as opened:
         _check_size(opened.size, name)
         width, height = opened.size
         return (height, width) if _upright_move(opened) in TURNING else (width, height)
@@ -195,8 +196,8 @@ def _decode(picture: object, name: str, reduce: int = 1) -> Image.Image:
         return _normalise(picture, name)
     if isinstance(picture, np.ndarray):
         return _normalise(_array_picture(picture, name), name)
-    if isinstance(picture, str | os.PathLike):
-        with _open(Path(picture), name) as opened:
+    if isinstance(picture, str | os.PathLike | bytes):
+        with _open(picture, name) as opened:
             if reduce > 1:
                 _check_size(opened.size, name)
                 width, height = opened.size
@@ -205,8 +206,21 @@ def _decode(picture: object, name: str, reduce: int = 1) -> Image.Image:
     raise PictureError(f"cannot use {name}: it is a {type(picture).__name__}; give a path, a PIL picture or an array")
 
 
-def _open(path: Path, name: str) -> Image.Image:
-    """Opens a picture file without decoding it yet."""
+def _name(picture: object, what: str) -> str:
+    """How messages call a picture."""
+    return f"the {what} {os.fspath(picture)}" if isinstance(picture, str | os.PathLike) else f"the {what}"
+
+
+def _open(file: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
+    """Opens a picture file, or what is in it, without decoding it yet."""
+    if not isinstance(file, bytes):
+        _check_file(Path(file), name)
+    with _opening, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged metadata, and of sizes that _check_size judges anyway
+        return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=READABLE)
+
+
+def _check_file(path: Path, name: str) -> None:
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise PictureError(f"cannot use {name}: it is a folder; name a file in it")
@@ -214,9 +228,6 @@ def _open(path: Path, name: str) -> Image.Image:
         raise PictureError(f"cannot use {name}: it is not a regular file; copy its content to one")
     if status.st_size == 0:
         raise PictureError(f"cannot use {name}: the file is empty; save or download it again")
-    with _opening, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damaged metadata, and of sizes that _check_size judges anyway
-        return Image.open(path, formats=READABLE)
 
 
 def _check_size(size: Size, name: str) -> None:

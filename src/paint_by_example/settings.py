@@ -26,7 +26,8 @@ class TrainConfig:
     """Train a model on pictures with objects in them."""
 
     data: Path
-    """Folder from `pbe prepare composites`, or an index of pictures and boxes (.jsonl)."""
+    """Folder from `pbe prepare composites`, an index of pictures and boxes (.jsonl), or the shards.jsonl of `pbe
+    prepare shards`: a path, or a URL such as s3://bucket/shards.jsonl (extra shards)."""
     output: Path
     """Folder of the run: checkpoints, log, sample grids, and the model in model/ at the end."""
     recipe: Literal["paper", "released", "default"] = "default"

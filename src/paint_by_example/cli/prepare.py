@@ -17,12 +17,13 @@ from .arguments import UsageError
 class Prepare:
     """Turn downloaded files, or a folder of your own pictures, into training data."""
 
-    dataset: tyro.conf.Positional[Literal["composites", "openimages", "coco", "lvis", "folder"]]
+    dataset: tyro.conf.Positional[Literal["composites", "openimages", "coco", "lvis", "folder", "shards"]]
     """composites: cut-out objects on photographs, what the embedded model learns from. openimages, coco, lvis: an
     index of pictures and boxes from the official annotations. folder: the same from pictures with masks, with YOLO,
-    Pascal VOC or COCO boxes beside them, or with neither."""
+    Pascal VOC or COCO boxes beside them, or with neither. shards: tar files of the pictures of an index, to be
+    trained on from wherever they are put."""
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
-    """Folder to write; all but composites write index.jsonl and skipped.tsv."""
+    """Folder to write. openimages, coco, lvis, folder: index.jsonl, skipped.tsv; shards: shards.jsonl, tar files."""
     downloads: Path | None = None
     """composites: folder with the downloaded packages."""
     pictures: Path | None = None
@@ -39,14 +40,20 @@ class Prepare:
     """Keep boxes around groups and crowds."""
     depictions: bool = False
     """openimages: keep drawings and the like of an object."""
+    index: Path | None = None
+    """shards: the index.jsonl."""
+    shard_size: int = 256
+    """shards: megabytes after which another tar file is begun."""
     seed: int = 0
-    """folder: of the boxes made up for pictures without any."""
+    """folder: of the boxes made up for pictures without any; shards: of the order."""
 
 
 def prepare(options: Prepare) -> None:
     """Prepare a dataset, print what came out."""
     kind = options.dataset
-    needed = {"composites": ("downloads",), "folder": ("pictures",)}.get(kind, ("annotations", "pictures"))
+    needed = {"composites": ("downloads",), "folder": ("pictures",), "shards": ("index",)}.get(
+        kind, ("annotations", "pictures")
+    )
     if missing := [f"--{name}" for name in needed if getattr(options, name) is None]:
         raise UsageError(f"missing: {', '.join(missing)}")
     given = {name: value for name in (*needed, "masks") if (value := getattr(options, name)) is not None}
@@ -54,6 +61,10 @@ def prepare(options: Prepare) -> None:
         from ..data import composites
 
         counts = composites.prepare(given["downloads"], options.out)
+    elif kind == "shards":
+        from ..data import shards
+
+        counts = shards.write_shards(given["index"], options.out, options.shard_size, options.seed)
     else:
         counts = prepare_index(options, given)
     for name, number in counts.items():
