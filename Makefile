@@ -19,7 +19,7 @@ $(READY): pyproject.toml requirements/constraints.txt
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later found; name one with PYTHON=..." >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv >/dev/null 2>&1 || { rm -rf .venv; echo \
 		"make: '$(PYTHON) -m venv' failed; on Debian and Ubuntu, apt-get install python3-venv provides it" >&2; exit 1; }
-	$(BIN)/pip install --quiet -c requirements/constraints.txt -e '.[train,evaluate,dev]'
+	$(BIN)/pip install --quiet -c requirements/constraints.txt -e '.[train,evaluate,serve,dev]'
 	@touch $@
 
 demo: install ## paint an exemplar into a photograph: demo/strip.png
