@@ -114,6 +114,7 @@ class Access:
             await self.app(scope, limited, guarded)
         except Refused as refusal:
             self.refused(refusal.reason)
+            limited.refusal = None  # it is said now
             if not begun:
                 await _answer(guarded, refusal.status, str(refusal), refusal.headers)
 

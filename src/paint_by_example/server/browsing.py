@@ -111,6 +111,7 @@ def _within(base: Path, path: str) -> Path:
         raise NotThere(f"{path!r} is no path within the folder")
     try:
         place = (base / Path(*parts)).resolve()
+        place.stat()
     except (OSError, RuntimeError, ValueError) as error:
         raise NotThere(f"{path!r} is no path within the folder") from error
     if not place.is_relative_to(base):

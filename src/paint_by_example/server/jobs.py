@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from ..images import save_image
 from .messages import Edit, Result, Settings, State
 from .metrics import Metrics
-from .models import Shelf
+from .models import FILL, Shelf
 from .painting import Cancelled, Made, Progress, Work, save_path
 from .previews import Preview, make_preview
 from .store import Store
@@ -272,7 +272,7 @@ class Jobs:
 
     def loaded(self) -> set[str]:
         """Names of the models in memory."""
-        return {worker.name_of_model for worker in self.workers if worker.name_of_model is not None}
+        return {FILL, *(worker.name_of_model for worker in self.workers if worker.name_of_model is not None)}
 
     def numbers(self) -> tuple[int, int]:
         """How many wait, and how many run."""

@@ -206,6 +206,6 @@ def read_settings(text: str) -> Settings:
 def one_line(errors: Iterable[Mapping[str, Any]], prefix: str = "") -> str:
     """The first of pydantic's errors, and where it is."""
     first = next(iter(errors))
-    place = ".".join(str(part) for part in (prefix, *first["loc"]) if part != "")
+    place = ".".join(str(part) for part in (prefix, *first["loc"]) if part not in ("", "body", "query", "path"))
     message = str(first["msg"]).removeprefix("Value error, ")
     return f"{place}: {message[:1].lower()}{message[1:]}" if place else message

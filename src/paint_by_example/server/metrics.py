@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 EDITS = (1, 2, 4, 8, 16, 32)
@@ -12,6 +20,7 @@ class Metrics:
     """The counts of one server."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # when each was first counted, which nobody asks
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.edits = Counter("pbe_edits", "Edits that ended, by how", ["state"], registry=self.registry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,10 +87,12 @@ class Shelf:
             raise ModelError(GONE[model])
         if model not in self.models:
             shelved = _named(model)
+            if shelved.name in self.models:  # another one of that name
+                shelved = replace(shelved, name=f"{Path(shelved.source).resolve().parent.name}/{shelved.name}")
             self.models[shelved.name] = shelved
             model = shelved.name
         self.first = model
-        self.looked_at: dict[str, ListedModel] = {}
+        self.looked_at = {FILL: ListedModel(name=FILL, kind="erase", steps=1)}
 
     def listed(self, loaded: set[str]) -> list[ListedModel]:
         """The models, for clients.
@@ -108,7 +110,7 @@ class Shelf:
         """Load a model.
 
         Args:
-            name: one of `models`.
+            name: one of `models`, but not the fill, which needs no loading.
             device: to run it on.
 
         Raises:
@@ -126,9 +128,9 @@ class Shelf:
         how = self.loading
         dtype = torch.float16 if how.half and device.type != "cpu" else torch.float32
         if shelved.kind == "erase":
-            from .erasing import Lama, Telea
+            from .erasing import Lama
 
-            return Telea() if shelved.source == FILL else Lama(Path(shelved.source), device)
+            return Lama(Path(shelved.source), device)
         if shelved.kind in ("prompt", "instruct"):
             from .prompting import PromptedModel
 

@@ -77,8 +77,11 @@ class Submission:
         read_source(place, self.source_name)
         for path, name in self.exemplars:
             read_exemplar(path, name)
+        for path, name in self.masks:
+            read_mask(path, name, self.size)
         for region in regions:
-            self._selected(region)
+            if region.box is not None:
+                box_mask(region.box, self.size)
             if region.exemplars:
                 Blend([""] * len(region.exemplars), region.weights)  # says what is wrong with the weights
         return partial(self._load, settings, regions)

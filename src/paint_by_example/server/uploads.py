@@ -13,9 +13,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import PictureError
-from ..images import Size, image_size, load_exemplar, load_image, load_mask
+from ..images import READABLE, Size, image_size, load_exemplar, load_image, load_mask
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "TIFF", "BMP", "AVIF")  # MPO: cameras' JPEG with a second picture in it
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "MPO",
+    "WEBP",
+    "GIF",
+    "TIFF",
+    "BMP",
+    "AVIF",
+)  # that are taken; MPO: cameras' JPEG with a second picture in it
 NAME_LENGTH = 60
 
 # What no picture holds, and what makes of one file two: a picture to one reader, something else to another.
@@ -69,7 +78,7 @@ def check_picture(path: Path, what: str, name: str, pixels: int) -> Size:
             raise PictureError(
                 f"cannot use the {what} {path}: it is a picture and {other} in one; save it again as a plain picture"
             )
-        with Image.open(path, formats=[one for one in FORMATS if one != "MPO"]) as opened:
+        with Image.open(path, formats=READABLE) as opened:
             if opened.format not in FORMATS:
                 raise PictureError(f"cannot use the {what} {path}: {opened.format} is not taken; convert it to PNG")
             frames = 1 if opened.format == "MPO" else _frames(opened)

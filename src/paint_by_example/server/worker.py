@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from .batching import SharedNetwork, worthwhile
+from .erasing import Telea
+from .models import FILL
 from .painting import Cancelled
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Worker(threading.Thread):
         self.jobs, self.device = jobs, device
         self.busy = 0
         self.lanes = 1
+        self.fill = Telea()
         self.model: Model | None = None
         self.name_of_model: str | None = None
         self.shared: SharedNetwork | None = None
@@ -42,7 +45,7 @@ class Worker(threading.Thread):
 
     def can_begin(self, job: Job) -> bool:
         """Whether there is a hand free for it; asked under the queue's lock."""
-        return self.busy == 0 or (job.model == self.name_of_model and self.busy < self.lanes)
+        return self.busy == 0 or (job.model in (self.name_of_model, FILL) and self.busy < self.lanes)
 
     def run(self) -> None:
         """Until the server stops."""
@@ -60,14 +63,14 @@ class Worker(threading.Thread):
         self.hands.shutdown(wait=True)
 
     def use(self, name: str) -> None:
-        """Have a model in memory, and no other.
+        """Have a model in memory, and no other; the fill that needs no weights is always there.
 
         Raises:
             UserError: it cannot be loaded.
         """
         import torch
 
-        if name == self.name_of_model:
+        if name in (self.name_of_model, FILL):
             return
         self.model = self.name_of_model = self.shared = None
         self.lanes = 1
@@ -84,12 +87,13 @@ class Worker(threading.Thread):
 
     def _edit(self, job: Job) -> None:
         try:
-            model = self.model
+            model = self.fill if job.model == FILL else self.model
             assert model is not None
             if job.cancelled or self.jobs.stopping:
                 raise Cancelled
             work = job.load()
-            with contextlib.nullcontext() if self.shared is None else self.shared.edit():
+            shared = None if model is self.fill else self.shared
+            with contextlib.nullcontext() if shared is None else shared.edit():
                 made = model.edit(work, lambda progress: self.jobs.stepped(job, progress))
             self.jobs.finish(job, made)
         except Exception as error:
