@@ -18,8 +18,8 @@ from paint_by_example.cli import main
 from paint_by_example.errors import DataError, UserError
 from paint_by_example.evaluation import coco, scoring
 from paint_by_example.evaluation.baselines import cut_and_paste
-from paint_by_example.evaluation.benchmark import Cocoee, DreamEditBench, Item, items_of, open_benchmark
-from paint_by_example.evaluation.editing import ModelSettings, Pixels, baseline_method, model_method, run_method
+from paint_by_example.evaluation.benchmark import Cocoee, DreamEditBench, Item, Pixels, items_of, open_benchmark
+from paint_by_example.evaluation.editing import ModelSettings, baseline_method, model_method, run_method
 from paint_by_example.evaluation.features import FeatureCache
 from paint_by_example.evaluation.held_out import HeldOut
 from paint_by_example.evaluation.result import Figure, Scores, as_table, describe, read_scores, write_scores

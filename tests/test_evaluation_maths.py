@@ -316,6 +316,8 @@ def test_intervals_cover_as_often_as_they_say() -> None:
 
 def test_an_interval_lies_around_its_value_however_biased_the_draws() -> None:
     figure = interval(5.0, np.array([9.0, 10.0, 11.0]), 10)
-    assert (figure.low, figure.value, figure.high) == (pytest.approx(4.05), 5.0, pytest.approx(5.95))
+    assert figure.value == 5
+    assert figure.low == pytest.approx(4.05)
+    assert figure.high == pytest.approx(5.95)
     assert interval(5.0, np.array([]), 10).low is None
     assert interval(5.0, np.array([4.0, 6.0]), 1).high is None

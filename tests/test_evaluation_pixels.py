@@ -89,7 +89,7 @@ def test_a_step_along_the_edge_is_its_height(step: int) -> None:
 
 
 def test_no_seam_in_a_slope_or_in_texture() -> None:
-    slope = np.tile(np.arange(0, 160, 2, np.uint8)[None, :, None], (60, 1, 3))
+    slope = np.tile(np.arange(0, 160, 2).astype(np.uint8)[None, :, None], (60, 1, 3))
     assert seam_visibility(slope, MASK) == pytest.approx(0)
     texture = np.random.default_rng(2).integers(0, 256, (400, 400, 3)).astype(np.uint8)
     assert abs(seam_visibility(texture, box(400, 400, 50, 50, 350, 350))) < 4  # of 85, the mean step between neighbours

@@ -15,7 +15,7 @@ from importlib import import_module
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,12 +69,11 @@ def stand_in(name: str) -> None:
             return Anything(attribute, (), {"__init__": lambda *_, **__: None})
 
     class Empty(ModuleType):
-        __path__: ClassVar[list[str]] = []
-
         def __getattr__(self, attribute: str) -> Any:
             return Anything.__getattr__(Anything("Empty", (), {}), attribute)
 
     module = Empty(name)
+    module.__path__ = []
     module.__spec__ = ModuleSpec(name, None, is_package=True)
     sys.modules[name] = module
     parent, _, child = name.rpartition(".")
