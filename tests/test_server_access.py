@@ -112,7 +112,7 @@ def test_a_token_is_asked_for(jobs: Jobs) -> None:
     assert client.post("/api/edits", files=ask.parts()).status_code == 401
     assert client.get("/health").status_code == 200
     for wrong in ("Bearer", "Bearer x", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \xff"):
-        assert client.get("/api/models", headers={"Authorization": wrong.encode("latin-1")}).status_code == 401
+        assert client.get("/api/models", headers={b"Authorization": wrong.encode("latin-1")}).status_code == 401
     assert client.get("/api/models", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
 
 

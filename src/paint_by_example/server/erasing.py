@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,8 @@ class Lama(Eraser):
     def __init__(self, path: Path, device: Any) -> None:
         import torch
 
+        # TorchScript is deprecated for new models; the one that there is has no other form.
+        warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated", DeprecationWarning)
         try:
             self.script = torch.jit.load(str(path), map_location=device).eval()
         except (RuntimeError, OSError) as error:

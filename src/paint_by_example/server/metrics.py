@@ -20,7 +20,7 @@ class Metrics:
     """The counts of one server."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # when each was first counted, which nobody asks
+        disable_created_metrics()  # type: ignore[no-untyped-call] # when each was first counted, which nobody asks
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.edits = Counter("pbe_edits", "Edits that ended, by how", ["state"], registry=self.registry)

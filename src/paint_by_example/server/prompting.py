@@ -69,11 +69,12 @@ class PromptedModel:
         options: dict[str, Any] = {} if checked else {"safety_checker": None, "requires_safety_checker": False}
         try:
             self.pipeline = loader.from_pretrained(
-                model, torch_dtype=dtype, local_files_only=local_files_only, use_safetensors=True, **options
+                model, local_files_only=local_files_only, use_safetensors=True, **options
             )
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"cannot load {name} with diffusers from {model}: {reason}") from error
+        self.pipeline.to(dtype)  # not while loading: versions of diffusers differ in what they call that
         self.pipeline.set_progress_bar_config(disable=True)
         self.device, self.name = device, name
         self.text_on_cpu = text_on_cpu and not offload
