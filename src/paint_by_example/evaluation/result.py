@@ -211,6 +211,8 @@ def as_table(scores: Sequence[Scores]) -> str:
         row = [name]
         for one in scores:
             figure, digits = one.figures.get(name), describe(name).digits
+            if figure is not None and abs(figure.value) >= 1000:
+                digits = 0
             if figure is None:
                 row.append("-")
             elif figure.low is None or figure.high is None or not math.isfinite(figure.value):
