@@ -210,13 +210,13 @@ def test_the_exemplar_is_the_padded_box_of_the_original_picture(index: Path, mon
     with Image.open(index.parent / "portrait.png") as picture:
         # 10 pixels more on each side, cut off at the left border of the picture
         crop = np.asarray(picture.crop((0, 10, 70, 110)))
-    assert np.array_equal(data[1]["exemplar"], average(crop, 48))
+    assert np.array_equal(data[1]["exemplar"], average(crop, 48).transpose(1, 2, 0))
 
 
 @pytest.mark.parametrize("shape", [(768, 700), (512, 1100), (1500, 513)])
 def test_averages_are_near_those_of_edits(shape: tuple[int, int]) -> None:
     picture = np.asarray(texture(shape[1], shape[0], 3))
-    mean, edits = average(picture, 512), resize(picture, (512, 512))
+    mean, edits = average(picture, 512).transpose(1, 2, 0), resize(picture, (512, 512))
     assert np.abs(mean.astype(int) - edits).max() <= 4
     checks = np.indices((1024, 1024)).sum(0)[..., None].repeat(3, 2) % 2 * 255  # finer than the result can show
     assert np.abs(average(checks.astype(np.uint8), 512).astype(int) - 127).max() <= 3
@@ -226,7 +226,7 @@ def test_a_crop_that_is_too_small_is_enlarged_as_by_edits(index: Path) -> None:
     data = BoxDataset(index, 32, 200, recipe=replace(DEFAULT, tight_share=1.0))
     with Image.open(index.parent / "portrait.png") as picture:
         crop = np.asarray(picture.crop((0, 10, 70, 110)))
-    assert np.array_equal(data.resized(crop, 200), resize(crop, (200, 200)))
+    assert np.array_equal(data.resized(crop, 200), resize(crop, (200, 200)).transpose(2, 0, 1))
 
 
 def test_exemplars_are_augmented(index: Path) -> None:

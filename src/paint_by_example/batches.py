@@ -97,7 +97,10 @@ def compute_ahead(config: TrainConfig, pipeline: PaintByExamplePipeline, data: E
     folder = config.output / "latents"
     if not any(folder.glob("*.npy")):  # its writing may have been killed, and says nothing about none
         (folder / "made_of.json").unlink(missing_ok=True)
-    check_made_of(folder, {name: str(getattr(config, name)) for name in ("data", "features", "init", "seed")})
+    made_of = {name: str(getattr(config, name)) for name in ("data", "features", "init", "seed")}
+    if not isinstance(data, Composites):  # which no recipe is about
+        made_of["recipe"] = config.recipe
+    check_made_of(folder, made_of)
     files = chunk_files(folder, config.ahead)
     missing = [number for number, (path, _) in enumerate(files) if not path.exists()]
     with tqdm(total=sum(files[number][1] for number in missing), desc="latents", unit="picture", mininterval=5) as bar:

@@ -32,6 +32,9 @@ class Prepare:
     """openimages: the table of boxes (.csv); coco, lvis: the instances (.json)."""
     masks: Path | None = None
     """folder: masks under the pictures' names, white is the object."""
+    detector: str | None = None
+    """folder: finds the boxes where there are neither masks nor boxes: a folder or a name on the hub, of any object
+    detector of transformers. Without one, boxes are drawn at random where a picture stands out."""
     min_area: float = 0.02
     """Smallest area of a box, as a share of its picture's."""
     max_area: float = 0.8
@@ -88,7 +91,17 @@ def prepare_index(options: Prepare, paths: dict[str, Path]) -> dict[str, int]:
         found, made_up = sources.read_folder(paths["pictures"], paths.get("masks"), options.seed)
     else:
         found = sources.read_coco(paths["annotations"], paths["pictures"], options.groups)
-    if made_up:
+    if made_up and options.detector is not None:
+        from ..data.detector import Detector
+
+        detector = Detector(options.detector)
+        settings["detector"] = options.detector
+        found = [detector.found(one.picture) for one in found]
+        note = f"{options.detector} looks for objects in them, pictures in which it finds none are left out"
+        print(f"pbe: no masks or boxes for any of the {made_up:,} pictures: {note}", file=sys.stderr)
+    elif options.detector is not None:
+        raise DataError("--detector is for a folder without masks and boxes, and here are some; leave it out")
+    elif made_up:
         note = "they get random boxes where they stand out, which need not hold an object"
         print(f"pbe: no masks or boxes for any of the {made_up:,} pictures: {note}", file=sys.stderr)
     counts = sources.build_index(found, options.out, settings, options.min_area, options.max_area)

@@ -116,7 +116,8 @@ class PictureExamples:
             crop = square_crop(rng, jitter_room(extended, size), size)
         padded = grow(box, EXEMPLAR_PADDING, size)
         factor = reduction(crop, padded, self.size, self.exemplar_size) if recipe.antialias else 1
-        picture = np.asarray(load_image(file, "picture", factor).convert("RGB"))
+        image = load_image(file, "picture", factor)
+        picture = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         if picture.shape[:2] == size[::-1]:
             factor = 1  # not a JPEG file
         crop = snap(crop, factor)
@@ -139,12 +140,13 @@ class PictureExamples:
         # without averaging in float32, as the authors do
         source = self.resized(shown if recipe.antialias else shown.astype(np.float32), self.size)
         exemplar = self.resized(cut(picture, reduced(padded, factor)), self.exemplar_size)
+        exemplar = np.ascontiguousarray(exemplar.transpose(1, 2, 0))
         if recipe.remove_background and line.masks and rng.random() < recipe.remove_background:
             name = line.masks[number]
             if name is not None:
                 exemplar = self.without_background(exemplar, content(name), padded, size)
         return {
-            "source": chw(source),
+            "source": signed(source),
             "mask": self.hole(cut(mask, crop))[None],
             "exemplar": augment(rng, exemplar, warps=recipe.warps),
         }
@@ -188,10 +190,10 @@ class PictureExamples:
         return white
 
     def resized(self, crop: np.ndarray, side: int) -> np.ndarray:
-        """A crop as a square: (side, side, 3) of [0, 255]."""
+        """A crop (H, W, 3) as a square: (3, side, side) of [0, 255]."""
         if not self.recipe.antialias:
-            return cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)
-        return average(crop, side) if min(crop.shape[:2]) >= side else resize(crop, (side, side))
+            return cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR).transpose(2, 0, 1)
+        return average(crop, side) if min(crop.shape[:2]) >= side else resize(crop, (side, side)).transpose(2, 0, 1)
 
     def hole(self, mask: np.ndarray) -> np.ndarray:
         """A mask at the canvas's size: (h, w) uint8 in {0, 1} to (S, S) float32."""
@@ -313,19 +315,17 @@ def average(picture: np.ndarray, side: int) -> np.ndarray:
         side: at most H and W.
 
     Returns:
-        (side, side, 3) uint8.
+        (3, side, side) uint8.
     """
     import torch
 
     pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
-    small = torch.nn.functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
-    return np.ascontiguousarray(small[0].permute(1, 2, 0).numpy())
+    return np.asarray(torch.nn.functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)[0])
 
 
-def chw(picture: np.ndarray) -> np.ndarray:
-    """(H, W, 3) of [0, 255] to (3, H, W) float32 in [-1, 1]."""
-    channels = np.empty((3, *picture.shape[:2]), np.float32)
-    for channel, values in zip(channels, cv2.split(picture), strict=True):
-        np.divide(values, np.float32(127.5), out=channel)
-    channels -= 1
-    return channels
+def signed(channels: np.ndarray) -> np.ndarray:
+    """(3, H, W) of [0, 255] to float32 in [-1, 1]."""
+    scaled = np.empty(channels.shape, np.float32)
+    np.divide(channels, np.float32(127.5), out=scaled)
+    scaled -= 1
+    return scaled

@@ -1,7 +1,7 @@
 """Latents computed ahead: what the frozen parts of a model make of training examples, kept on disk.
 
-A folder of chunks, each an array of records in NumPy's own format. A chunk is written beside its place and renamed, so
-one that is there is whole, and building again goes on with those that are missing.
+A folder of chunks, each an array of records in NumPy's own format. A chunk is written beside its place, brought to the
+disk and renamed, so one that is there is whole, and building again goes on with those that are missing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..state import write_whole
 
 CHUNK = 4096  # examples a file
 FIELDS = ("z_0", "z_masked", "latent_mask", "features")
@@ -68,7 +69,8 @@ def check_made_of(folder: Path, settings: dict[str, str]) -> None:
     note = folder / "made_of.json"
     if not note.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(settings, indent=2) + "\n"
+        write_whole(note, lambda file: file.write(text.encode()))
         return
     try:
         found = json.loads(note.read_text(encoding="utf-8"))
@@ -94,7 +96,7 @@ def read_chunk(path: Path, length: int) -> np.ndarray:
 
 
 def write_chunk(path: Path, parts: dict[str, np.ndarray]) -> None:
-    """Write a chunk beside its place and rename it.
+    """Write a chunk, whole or not at all, see `state.write_whole`.
 
     Args:
         path: of the chunk.
@@ -105,7 +107,4 @@ def write_chunk(path: Path, parts: dict[str, np.ndarray]) -> None:
     for name in FIELDS:
         chunk[name] = parts[name]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.save(file, chunk)
-    partial.replace(path)
+    write_whole(path, lambda file: np.save(file, chunk))
