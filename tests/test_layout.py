@@ -26,7 +26,9 @@ SHAPE = {
 
 def unet() -> LayoutUNet:
     torch.manual_seed(0)
-    return LayoutUNet(**SHAPE).eval()
+    network: LayoutUNet = LayoutUNet(**SHAPE)
+    network.eval()
+    return network
 
 
 def inputs(count: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

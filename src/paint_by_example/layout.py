@@ -9,7 +9,7 @@ still enters as one vector and nothing else. docs/log.md has the figures of what
 from __future__ import annotations
 
 import functools
-from typing import Any, cast
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -29,10 +29,11 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
     makes pointless (`attention.dead_parameters`) do not exist.
     """
 
-    @functools.wraps(UNet2DConditionModel.__init__)  # diffusers reads a configuration's keys off the signature
+    # wraps: diffusers reads a configuration's keys off the signature
+    @functools.wraps(UNet2DConditionModel.__init__)  # type: ignore[misc]
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        first = self.conv_in
+        first: Any = self.get_submodule("conv_in")
         self.conv_in = nn.Conv2d(
             first.in_channels + LAYOUT_CHANNELS, first.out_channels, first.kernel_size, padding=first.padding
         )
@@ -81,7 +82,7 @@ def lay_into_hole(plan: Tensor, mask: Tensor) -> Tensor:
     across, down = (along(mask.float().amax(dim=(1, other))) for other in (2, 3))
     grid = torch.stack(torch.broadcast_tensors(across[:, None, :], down[:, :, None]), dim=-1)
     laid = nn.functional.grid_sample(plan.float(), grid, padding_mode="zeros", align_corners=False)
-    return cast(Tensor, laid.to(plan.dtype))
+    return laid.to(plan.dtype)
 
 
 def along(covered: Tensor) -> Tensor:
