@@ -1,8 +1,8 @@
 """What scoring a benchmark of the paper's size takes, and how the Fréchet distance is computed.
 
 1. A synthetic tree in COCOEE's layout, with results of cut-and-paste, is scored end to end: reading, pixels, features,
-   figures. In CLIP's place stands a projection of the shrunk picture to 512 numbers: a network's own time would hide all
-   the rest. From features to figures is also timed by itself: statistics, Fréchet distance and its bootstrap, KID and
+   figures. In CLIP's place stands a projection of the shrunk picture to 512 numbers: a network would hide all the
+   rest. From features to figures is also timed by itself: statistics, Fréchet distance and its bootstrap, KID and
    its own.
 2. Fréchet distance with 2,048 features, against the usual root of the product by scipy, on statistics of as many
    pictures as make it regular.
