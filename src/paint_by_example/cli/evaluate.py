@@ -242,7 +242,7 @@ def make_method(model: str, weights: dict[str, str], options: Run, device: str |
 
         return text_method(model, weights.get(model), options.offline, device, options.steps or STEPS)
     settings = ModelSettings(options.guidance_scale, options.steps, options.scheduler, options.compat)
-    return model_method(model, settings, device)
+    return model_method(model, settings, device, options.offline)
 
 
 def score_all(

@@ -45,18 +45,22 @@ class ModelSettings:
     """Behave as the authors' code or diffusers did: whole pictures, and nothing pasted back."""
 
 
-def model_method(model: str, settings: ModelSettings, device: str | None = None) -> tuple[Method, dict[str, Any]]:
+def model_method(
+    model: str, settings: ModelSettings, device: str | None = None, offline: bool = False
+) -> tuple[Method, dict[str, Any]]:
     """A model as a method, and what its results depend on.
 
     Args:
         model: as for `load_pipeline`.
         settings: how it edits.
         device: as for `load_pipeline`.
+        offline: use what is on this machine, or nothing.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
-    pipeline = load_pipeline(model, device=device, compat=None if settings.compat == "none" else settings.compat)
+    compat = None if settings.compat == "none" else settings.compat
+    pipeline = load_pipeline(model, device=device, compat=compat, local_files_only=offline)
     solver = (
         pipeline.scheduler if settings.scheduler is None else make_scheduler(settings.scheduler, pipeline.scheduler)
     )
