@@ -96,6 +96,17 @@ def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
     return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
 
 
+def test_alone_is_the_object_without_its_surroundings(scenes: Composites) -> None:
+    for exemplar in range(scenes.exemplars):
+        picture = scenes.alone(exemplar, 32)
+        assert picture.shape == (32, 32, 4)
+        assert picture.min() >= 0
+        assert picture.max() <= 1 + 1e-6
+        assert (picture[..., :3] <= picture[..., 3:] + 1e-5).all()  # premultiplied: nothing where the object is not
+        if exemplar >= len(scenes.objects) * VARIANTS:
+            assert (picture[..., 3] == 1).all()
+
+
 # Items
 
 

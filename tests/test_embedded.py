@@ -7,6 +7,7 @@ from PIL import Image
 
 from paint_by_example import embedded, load_pipeline
 from paint_by_example.checkpoint import EMBEDDED
+from paint_by_example.conditioning import EmbeddedImageEncoder
 from paint_by_example.data.packages import SOURCES, Entry, split_by_group
 
 MEGABYTE = 10**6
@@ -63,3 +64,18 @@ def test_the_exemplar_decides(pipeline):
         pictures[name] = np.asarray(result.images[0], np.float64)[40:120, 40:120].mean((0, 1))
     assert pictures["red"][0] - pictures["blue"][0] > 30
     assert pictures["blue"][2] - pictures["red"][2] > 30
+
+
+def test_the_token_learns_what_lies_where():
+    """On targets that follow from the features, the map comes close; what is not asked of it stays free."""
+    torch.manual_seed(0)
+    encoder, unet = EmbeddedImageEncoder(), embedded.build_unet(512)
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn((300, 512), generator=generator)
+    mixing = torch.randn((512, 16 * 64), generator=generator) / 512**0.5
+    targets = (features @ mixing).view(300, 16, 8, 8)
+    embedded.train_layout(encoder, unet, features, targets, seed=0, steps=60)
+    with torch.no_grad():
+        plan = unet.plan(encoder.decode(features))
+    assert plan.shape[1] > 16
+    assert (plan[:, :16] - targets).square().mean() < 0.5 * targets.var()

@@ -16,7 +16,7 @@ import torch
 import tyro
 from diffusers import DDIMScheduler
 from diffusers.models.autoencoders.vae import DecoderOutput
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -26,7 +26,7 @@ from .checkpoint import EMBEDDED
 from .conditioning import EmbeddedImageEncoder
 from .data.composites import Composites
 from .data.packages import read_entries
-from .layout import LayoutUNet
+from .layout import LAYOUT_SIZE, LayoutUNet
 from .pipeline import PaintByExamplePipeline, load_pipeline
 from .sampling import Scheduler, make_scheduler
 
@@ -36,7 +36,7 @@ HELD_OUT = "held_out.tsv"  # kind, package, group and name of every picture that
 SAMPLES = 4096  # scenes and exemplars that principal components are fitted on
 
 
-def build(data: Path, out: Path, seed: int = 0, decoder_steps: int = 1200) -> None:
+def build(data: Path, out: Path, seed: int = 0, decoder_steps: int = 1200, layout_steps: int = 1500) -> None:
     """Fit the latent space and the exemplar features on composites, and write an untrained model beside the features.
 
     Args:
@@ -44,6 +44,7 @@ def build(data: Path, out: Path, seed: int = 0, decoder_steps: int = 1200) -> No
         out: folder to write: ``model/`` in diffusers' layout, ``features.npy`` with a row for every training exemplar.
         seed: of the network's initial weights and of the decoder's training.
         decoder_steps: batches of 32 that the decoder is trained on.
+        layout_steps: batches of 256 exemplars from which the token learns what lies where.
 
     Raises:
         DataError: if the data are not there.
@@ -53,13 +54,16 @@ def build(data: Path, out: Path, seed: int = 0, decoder_steps: int = 1200) -> No
     encoder = EmbeddedImageEncoder()
     encoder.backbone.load_state_dict(efficientnet.load_pretrained(0).state_dict())
     out.mkdir(parents=True, exist_ok=True)
-    np.save(out / "features.npy", encode_exemplars(encoder.eval(), scenes))
+    features = encode_exemplars(encoder.eval(), scenes)
+    np.save(out / "features.npy", features)
     vae = fit_autoencoder(scenes, seed)
     train_decoder(vae, scenes, seed, decoder_steps)
+    unet = build_unet(encoder.config.proj_size)
+    train_layout(encoder, unet, torch.from_numpy(features), sketches(scenes, vae), seed, layout_steps)
     PaintByExamplePipeline(
         vae=vae,
         image_encoder=encoder,
-        unet=build_unet(encoder.config.proj_size),
+        unet=unet,
         scheduler=build_scheduler(),
         feature_extractor=build_feature_extractor(encoder.image_size),
     ).save_pretrained(out / "model")
@@ -85,7 +89,7 @@ def export(model: Path, data: Path, out: Path = EMBEDDED) -> None:
 
 def build_unet(condition_size: int) -> LayoutUNet:
     """A fresh U-Net: [noisy latent, masked latent, mask] in, a prediction of the latent's shape out."""
-    return LayoutUNet(
+    unet: LayoutUNet = LayoutUNet(
         sample_size=IMAGE_SIZE // 8,
         in_channels=2 * LATENT_CHANNELS + 1,
         out_channels=LATENT_CHANNELS,
@@ -96,6 +100,7 @@ def build_unet(condition_size: int) -> LayoutUNet:
         cross_attention_dim=condition_size,
         attention_head_dim=4,  # diffusers' name for the number of heads
     )
+    return unet
 
 
 def build_scheduler() -> Scheduler:
@@ -188,6 +193,65 @@ def train_decoder(vae: PatchAutoencoder, scenes: Composites, seed: int, steps: i
             z = z + torch.randn_like(z) * torch.rand(len(z), 1, 1, 1) * 0.15
             error = cast(DecoderOutput, vae.decode(z)).sample - x
             loss = error.abs().mean() + 0.5 * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            progress.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+
+
+@torch.no_grad()
+def sketches(scenes: Composites, vae: PatchAutoencoder, batch_size: int = 256) -> Tensor:
+    """What `LayoutUNet`'s map should say of each exemplar: the object alone, squeezed into a square on mid-grey.
+
+    Args:
+        scenes: whose exemplars.
+        vae: its components are fitted.
+        batch_size: exemplars at once.
+
+    Returns:
+        (exemplars, C + 4, n, n) float16: the latent, and how much of each quarter of a cell the object fills, -1 to 1.
+    """
+    side = LAYOUT_SIZE * vae.config.patch_size
+    parts = []
+    for start in tqdm(range(0, scenes.exemplars, batch_size), desc="sketches", unit="batch", mininterval=5):
+        numbers = range(start, min(start + batch_size, scenes.exemplars))
+        alone = torch.from_numpy(np.stack([scenes.alone(number, side) for number in numbers])).permute(0, 3, 1, 2)
+        colours, alpha = alone[:, :3], alone[:, 3:]
+        there = nn.functional.pixel_unshuffle(nn.functional.adaptive_avg_pool2d(alpha, 2 * LAYOUT_SIZE), 2)
+        parts.append(torch.cat([vae.components(2 * colours - alpha), 2 * there - 1], dim=1).half())
+    return torch.cat(parts)
+
+
+def train_layout(
+    encoder: EmbeddedImageEncoder, unet: LayoutUNet, features: Tensor, targets: Tensor, seed: int, steps: int
+) -> None:
+    """Teach the token, before anything is painted, to say roughly what lies where in its exemplar.
+
+    The fully connected layers and the U-Net's map learn together, in minutes, what the loss of denoising alone had not
+    brought into the token after hours. Painting then starts from it and may change it.
+
+    Args:
+        encoder: its fully connected layers learn.
+        unet: its map learns, as many channels of it as there are targets for.
+        features: of training exemplars, (N, F).
+        targets: of the same, (N, C, n, n), from `sketches`.
+        seed: of the batches and of the noise on the features, which keeps them from being learned by heart.
+        steps: batches of 256; the loss is the mean squared error.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    features = features.float()
+    spread = features.std(0)
+    parameters = [p for p in [*encoder.parameters(), *unet.layout.parameters()] if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=max(steps, 1), pct_start=0.1)
+    with tqdm(range(steps), desc="layout", unit="batch", mininterval=5) as progress:
+        for _ in progress:
+            chosen = torch.randint(len(features), (256,), generator=generator)
+            noise = torch.randn((256, features.shape[1]), generator=generator)
+            token = encoder.decode(features[chosen] + 0.4 * spread * noise)
+            target = targets[chosen].float()
+            loss = nn.functional.mse_loss(unet.plan(token)[:, : target.shape[1]], target)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -9,7 +9,7 @@ still enters as one vector and nothing else. docs/log.md has the figures of what
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -44,6 +44,11 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
             if getattr(module, "is_cross_attention", False):
                 module.set_processor(OneTokenAttention())
 
+    def plan(self, condition: Tensor) -> Tensor:
+        """The map that a token, (B, 1, D), is decoded into: (B, LAYOUT_CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE)."""
+        plan = self.layout(condition[:, 0])
+        return cast(Tensor, plan.unflatten(1, (LAYOUT_CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE)))
+
     def forward(
         self, sample: Tensor, timestep: Tensor | float, encoder_hidden_states: Tensor, *args: Any, **options: Any
     ) -> Any:
@@ -64,8 +69,8 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         """
         if encoder_hidden_states.shape[1] != 1:
             raise ModelError(f"this U-Net takes a condition of one token, not of {encoder_hidden_states.shape[1]}")
-        plan = self.layout(encoder_hidden_states[:, 0]).unflatten(1, (LAYOUT_CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE))
-        sample = torch.cat([sample, lay_into_hole(plan, 1 - sample[:, -1:])], dim=1)
+        plan = lay_into_hole(self.plan(encoder_hidden_states), 1 - sample[:, -1:])
+        sample = torch.cat([sample, plan], dim=1)
         return super().forward(sample, timestep, encoder_hidden_states, *args, **options)
 
 

@@ -152,6 +152,14 @@ class Composites:
         left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
         return photograph, (left, top, left + int(w), top + int(h))
 
+    def alone(self, exemplar: int, size: int) -> np.ndarray:
+        """An object or patch squeezed into a square: (size, size, 4) float32 in [0, 1], colours multiplied by alpha."""
+        if exemplar < len(self.objects) * VARIANTS:
+            return resize_cutout(self.cutout(exemplar), (size, size)) / 255
+        photograph, (left, top, right, bottom) = self.patch(exemplar)
+        crop = cv2.resize(photograph[top:bottom, left:right], (size, size), interpolation=cv2.INTER_AREA)
+        return np.dstack([crop.astype(np.float32) / 255, np.ones((size, size), np.float32)])
+
     def exemplar(self, exemplar: int) -> np.ndarray:
         """The picture a user would hand in for an object or patch, augmented: (E, E, 3) uint8, always the same."""
         rng = np.random.default_rng((self.seed, PICTURING, exemplar))
