@@ -25,7 +25,9 @@ from paint_by_example.data.dataset import BoxDataset
 from paint_by_example.data.shards import RUN, SHARDS, ShardDataset, location
 from paint_by_example.errors import DataError, UserError
 from paint_by_example.processes import Shares
-from paint_by_example.state import write_whole
+from paint_by_example.settings import TrainConfig
+from paint_by_example.state import read_log, write_whole
+from paint_by_example.training import train
 
 PICTURES = 23  # more than two runs, and none of the sizes below divides it
 
@@ -378,3 +380,26 @@ def test_what_cannot_be_read_is_named(index: Path, shards: Path, tmp_path: Path)
     data = ShardDataset(tmp_path, 32, 16)
     with pytest.raises(DataError, match=r"cannot read .*shard-000000\.tar: FileNotFoundError"):
         list(data)  # type: ignore[call-overload]
+
+
+def test_a_training_on_shards_that_is_killed_goes_on_exactly(
+    shards: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    def losses(run: str, *steps: int) -> list[float]:
+        for last in steps:
+            options = {
+                "steps": last,
+                "batch_size": 4,
+                "log_every": 1,
+                "workers": 2,
+                "held_out_edits": 0,
+                "sample_every": 99,
+            }
+            train(
+                TrainConfig(shards / SHARDS, tmp_path / run, init=str(models["embedded"]), device="cpu", **options)  # type: ignore[arg-type]
+            )
+        return [line["loss"] for line in read_log(tmp_path / run, "log")]
+
+    whole = losses("whole", 8)  # into the second epoch
+    assert losses("stopped", 3, 8) == whole
+    assert len(set(whole)) == 8
