@@ -1,0 +1,104 @@
+/** Pictures as the browser holds them: the file as it came, and its pixels, upright. */
+
+import { newId } from "./doc.js";
+import { LARGEST, context2d } from "./mask.js";
+import { say } from "./words.js";
+
+/**
+ * @typedef {object} Picture
+ * @property {string} id
+ * @property {string} name of its file
+ * @property {Blob} blob the file
+ * @property {ImageBitmap} bitmap
+ * @property {CanvasImageSource} display smaller where the picture is large
+ * @property {number} width
+ * @property {number} height
+ */
+
+/**
+ * @param {Blob} blob a picture file
+ * @param {string} name
+ * @param {string} [id]
+ * @returns {Promise<Picture>}
+ */
+export async function readPicture(blob, name, id = newId()) {
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(blob); // upright: browsers heed the EXIF orientation here
+  } catch {
+    throw new Error(say("cannotShow", { name }));
+  }
+  const { width, height } = bitmap;
+  return { id, name, blob, bitmap, display: reduced(bitmap, LARGEST), width, height };
+}
+
+/**
+ * @param {ImageBitmap} bitmap
+ * @param {number} side at most
+ * @returns {CanvasImageSource & {width: number, height: number}}
+ */
+function reduced(bitmap, side) {
+  const scale = side / Math.max(bitmap.width, bitmap.height);
+  if (scale >= 1) return bitmap;
+  return drawn(bitmap, bitmap.width * scale, bitmap.height * scale);
+}
+
+/**
+ * @param {CanvasImageSource} picture
+ * @param {number} width
+ * @param {number} height
+ * @returns {HTMLCanvasElement}
+ */
+export function drawn(picture, width, height) {
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(width));
+  canvas.height = Math.max(1, Math.round(height));
+  const context = context2d(canvas);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {string} [type]
+ * @returns {Promise<Blob>}
+ */
+export function canvasBlob(canvas, type = "image/png") {
+  return new Promise((resolve, reject) => {
+    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error(say("cannotMake")))), type, 0.85);
+  });
+}
+
+/**
+ * @param {Blob} blob
+ * @param {number} side at most
+ * @returns {Promise<Blob>} a small JPEG
+ */
+export async function thumbnail(blob, side) {
+  const bitmap = await createImageBitmap(blob);
+  const scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
+  const small = await canvasBlob(drawn(bitmap, bitmap.width * scale, bitmap.height * scale), "image/jpeg");
+  bitmap.close();
+  return small;
+}
+
+/**
+ * @param {Blob} blob
+ * @param {string} name
+ */
+export function download(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+/**
+ * @param {string} name of a file
+ * @returns {string} without its suffix
+ */
+export function stem(name) {
+  return name.replace(/\.[^.]*$/, "");
+}

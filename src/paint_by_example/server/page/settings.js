@@ -1,0 +1,231 @@
+/** The settings of a run, as fields. */
+
+import { randomSeed } from "./doc.js";
+import { button, byId, icon, make } from "./dom.js";
+import { PRESETS } from "./submission.js";
+import { say } from "./words.js";
+
+/**
+ * @typedef {import("./doc.js").Editing} Editing
+ * @typedef {import("./doc.js").Settings} Settings
+ * @typedef {import("./api.js").Model} Model
+ */
+
+/** @typedef {{current: string, switch: boolean, models: Model[]}} Models */
+/** @typedef {{candidates: number, steps: number, pixels: number}} Limits */
+
+/**
+ * @param {Models} models
+ * @param {Settings} settings
+ * @returns {Model}
+ */
+export function chosenModel(models, settings) {
+  const name = models.switch ? (settings.model ?? models.current) : models.current;
+  const found = models.models.find((model) => model.name === name);
+  return found ?? models.models.find((model) => model.name === models.current) ?? models.models[0];
+}
+
+/** Shows the fields and keeps them like the document. */
+export class SettingsPanel {
+  /**
+   * @param {Editing} editing
+   * @param {Models} models
+   * @param {Limits} limits
+   * @param {string[]} schedulers
+   */
+  constructor(editing, models, limits, schedulers) {
+    this.editing = editing;
+    this.models = models;
+    this.limits = limits;
+    this.schedulers = schedulers;
+    this.place = byId("settings");
+    this.prompts = byId("prompts");
+    /** @type {((settings: Settings, model: Model) => void)[]} */
+    this.updates = [];
+    this.build();
+    editing.addEventListener("change", () => this.update());
+  }
+
+  /** @returns {Model} */
+  get model() {
+    return chosenModel(this.models, this.editing.doc.settings);
+  }
+
+  update() {
+    const { settings } = this.editing.doc;
+    for (const update of this.updates) update(settings, this.model);
+  }
+
+  /** Make all fields anew, in the present language. */
+  build() {
+    this.updates = [];
+    const open = this.place.querySelector("details")?.open ?? false;
+    const more = make(
+      "details",
+      { open },
+      make("summary", {}, say("more")),
+      make(
+        "div",
+        { className: "fields" },
+        this.#slider("strength", 0.05, 1, 0.05, (kind) => kind === "exemplar"),
+        this.#slider("rescale", 0, 1, 0.05, (kind) => kind === "exemplar"),
+        this.#scheduler(),
+        this.#slider("eta", 0, 1, 0.05, (kind, settings) => kind === "exemplar" && settings.scheduler === "ddim"),
+      ),
+    );
+    this.updates.push((_, { kind }) => (more.hidden = kind === "erase"));
+    this.place.replaceChildren(
+      this.#model(),
+      this.#slider("guidance", 0, 15, 0.5, (kind) => kind !== "erase"),
+      this.#slider("candidates", 1, this.limits.candidates, 1, (kind) => kind !== "erase"),
+      this.#seed(),
+      this.#preset(),
+      this.#steps(),
+      this.#slider("feather", 0, 60, 1, () => true),
+      more,
+    );
+    this.prompts.replaceChildren(this.#text("prompt"), this.#text("negative"));
+    this.updates.push((_, { kind }) => {
+      this.prompts.hidden = kind !== "prompt" && kind !== "instruct";
+      byId("exemplars").hidden = kind !== "exemplar";
+      byId("sweep").hidden = kind === "erase";
+    });
+    this.update();
+  }
+
+  /** @param {Partial<Settings>} changed */
+  #set(changed) {
+    this.editing.settle("settingChanged", changed);
+  }
+
+  /**
+   * @param {string} key
+   * @param {HTMLElement} control
+   * @param {...HTMLElement} rest
+   */
+  #field(key, control, ...rest) {
+    control.id ||= `set-${key}`;
+    return make("div", { className: "field" }, make("label", { for: control.id }, say(key)), control, ...rest);
+  }
+
+  /**
+   * A number and a slider for it.
+   *
+   * @param {"guidance" | "candidates" | "feather" | "strength" | "rescale" | "eta"} key
+   * @param {number} min
+   * @param {number} max of the slider; λ and soft edges may be beyond it
+   * @param {number} step
+   * @param {(kind: Model["kind"], settings: Settings) => boolean} fits
+   */
+  #slider(key, min, max, step, fits) {
+    const [least, most] = key === "guidance" ? [-100, 100] : key === "feather" ? [0, 1000] : [min, max];
+    const number = make("input", { type: "number", min: least, max: most, step: key === "guidance" ? "any" : step });
+    const slider = make("input", { type: "range", min, max, step, tabIndex: -1, "aria-hidden": "true" });
+    const set = (/** @type {HTMLInputElement} */ input) => {
+      const value = Number(input.value);
+      if (input.value === "" || Number.isNaN(value)) return;
+      this.#set({ [key]: Math.min(most, Math.max(least, value)) });
+    };
+    number.onchange = () => set(number);
+    slider.oninput = () => set(slider);
+    const field = this.#field(key, number, slider);
+    this.updates.push((settings, { kind }) => {
+      field.hidden = !fits(kind, settings);
+      number.value = String(settings[key]);
+      slider.value = String(settings[key]);
+    });
+    return field;
+  }
+
+  #model() {
+    const select = make("select", {});
+    select.append(...this.models.models.map(({ name }) => make("option", { value: name }, name)));
+    select.onchange = () => this.#set({ model: select.value });
+    const field = this.#field("model", select);
+    field.hidden = this.models.models.length < 2;
+    select.disabled = !this.models.switch;
+    this.updates.push((_, model) => (select.value = model.name));
+    return field;
+  }
+
+  #seed() {
+    const number = make("input", { type: "number", min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, id: "set-seed" });
+    number.onchange = () => {
+      const value = Math.floor(Number(number.value));
+      if (value >= 0 && value < Number.MAX_SAFE_INTEGER - 100) this.#set({ seed: value });
+      else this.update();
+    };
+    const dice = button(null, () => this.#set({ seed: randomSeed() }), { icon: "dice", title: say("newSeed") });
+    const lock = button(null, () => this.#set({ locked: !this.editing.doc.settings.locked }), { title: say("lockSeed") });
+    lock.id = "lock-seed";
+    lock.append(icon("lock"));
+    const control = make("div", { className: "control" }, number, dice, lock);
+    const field = make("div", { className: "field" }, make("label", { for: "set-seed" }, say("seed")), control);
+    this.updates.push((settings, { kind }) => {
+      field.hidden = kind === "erase";
+      number.value = String(settings.seed);
+      lock.setAttribute("aria-pressed", String(settings.locked));
+    });
+    return field;
+  }
+
+  #preset() {
+    const select = make("select", {});
+    const own = make("option", { value: "own" });
+    select.append(
+      make("option", { value: "quick" }, say("presetQuick")),
+      own,
+      make("option", { value: "fine" }, say("presetFine")),
+      make("option", { value: "custom" }, say("presetCustom")),
+    );
+    select.onchange = () => {
+      const preset = select.value;
+      const known = PRESETS[preset];
+      this.#set({ preset, ...(known ?? { steps: this.editing.doc.settings.steps ?? this.model.steps ?? 50 }) });
+    };
+    const field = this.#field("preset", select);
+    this.updates.push((settings, model) => {
+      field.hidden = model.kind === "erase";
+      own.textContent = say("presetOwn", { steps: model.steps ?? "?" });
+      select.value = settings.preset;
+    });
+    return field;
+  }
+
+  #steps() {
+    const number = make("input", { type: "number", min: 1, max: this.limits.steps, step: 1 });
+    number.onchange = () => {
+      const value = Math.round(Number(number.value));
+      if (value >= 1) this.#set({ steps: Math.min(this.limits.steps, value), preset: "custom" });
+    };
+    const field = this.#field("steps", number);
+    this.updates.push((settings, { kind }) => {
+      field.hidden = kind === "erase" || settings.preset !== "custom";
+      number.value = String(settings.steps ?? "");
+    });
+    return field;
+  }
+
+  #scheduler() {
+    const select = make("select", {});
+    select.append(make("option", { value: "" }, say("schedulerOwn")));
+    select.append(...this.schedulers.map((name) => make("option", { value: name }, name)));
+    select.onchange = () => {
+      const { settings } = this.editing.doc;
+      const steps = settings.steps ?? this.model.steps ?? 50;
+      this.#set({ scheduler: select.value || null, preset: "custom", steps });
+    };
+    const field = this.#field("scheduler", select);
+    this.updates.push((settings) => (select.value = settings.scheduler ?? ""));
+    return field;
+  }
+
+  /** @param {"prompt" | "negative"} key */
+  #text(key) {
+    const area = make("textarea", { rows: 2, maxLength: 2000 });
+    area.onchange = () => this.#set({ [key]: area.value });
+    const field = this.#field(key, area);
+    this.updates.push((settings) => (area.value = settings[key]));
+    return field;
+  }
+}
