@@ -10,6 +10,7 @@ import { say } from "./words.js";
  * @property {number} width
  * @property {number} height
  * @property {boolean | null} flagged
+ * @property {[number, number, number, number][]} boxes that were painted
  * @property {Record<string, any> | null} record
  */
 

@@ -73,10 +73,19 @@ export function canvasBlob(canvas, type = "image/png") {
 /**
  * @param {Blob} blob
  * @param {number} side at most
+ * @param {[number, number, number, number][]} boxes what it should show; all if there is none
  * @returns {Promise<Blob>} a small JPEG
  */
-export async function thumbnail(blob, side) {
-  const bitmap = await createImageBitmap(blob);
+export async function thumbnail(blob, side, boxes) {
+  const whole = await createImageBitmap(blob);
+  const { width, height } = whole;
+  const left = Math.max(0, Math.min(width - 1, ...boxes.map((box) => box[0])));
+  const top = Math.max(0, Math.min(height - 1, ...boxes.map((box) => box[1])));
+  const right = Math.min(width, boxes.length ? Math.max(left + 1, ...boxes.map((box) => box[2])) : width);
+  const bottom = Math.min(height, boxes.length ? Math.max(top + 1, ...boxes.map((box) => box[3])) : height);
+  const part = boxes.length ? [left, top, right - left, bottom - top] : [0, 0, width, height];
+  const bitmap = await createImageBitmap(whole, part[0], part[1], part[2], part[3]);
+  whole.close();
   const scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
   const small = await canvasBlob(drawn(bitmap, bitmap.width * scale, bitmap.height * scale), "image/jpeg");
   bitmap.close();

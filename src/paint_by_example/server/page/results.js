@@ -4,7 +4,7 @@ import { attempt, button, byId, make, tell } from "./dom.js";
 import { activeRegion, newId } from "./doc.js";
 import { download, readPicture } from "./pictures.js";
 import { pictureOf, unpacked } from "./session.js";
-import { emptyMask } from "./mask.js";
+import { bounds, emptyMask } from "./mask.js";
 import { say } from "./words.js";
 
 /**
@@ -25,6 +25,8 @@ export class Results {
     this.strip = byId("film");
     /** @type {{run: Run, result: Kept} | null} */
     this.chosen = null;
+    /** Where the painted part is, across: 0 to 1. */
+    this.middle = 0.5;
     /** @type {Map<Kept, HTMLButtonElement>} */
     this.buttons = new Map();
     runs.addEventListener("change", () => this.update());
@@ -121,19 +123,23 @@ export class Results {
     ]);
     if (this.chosen !== one) return;
     if (one.result.flagged) tell(say("flagged"));
+    const masks = one.run.doc.regions.map((region) => ({ box: bounds(region.mask), mask: region.mask }));
+    const middles = masks.flatMap(({ box, mask }) => (box ? [(box.left + box.right) / 2 / mask.width] : []));
+    this.middle = middles.length ? middles[0] : 0.5;
     this.stage.show({ result, before });
   }
 
   /**
    * @param {number} by
    * @param {boolean} [focus]
+   * @param {() => void} [then] done once it is shown
    */
-  next(by, focus = false) {
+  next(by, focus = false, then = () => undefined) {
     const all = this.all();
     if (!all.length) return;
     const at = all.findIndex(({ result }) => result === this.chosen?.result);
     const one = all[Math.min(all.length - 1, Math.max(0, at + by))];
-    void attempt(() => this.choose(one));
+    void attempt(() => this.choose(one).then(then));
     if (focus) this.buttons.get(one.result)?.focus();
   }
 

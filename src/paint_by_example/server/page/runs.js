@@ -216,7 +216,7 @@ export function underWay(run) {
  * @param {import("./api.js").Result} result
  * @returns {Promise<Kept>}
  */
-async function keepResult({ index, seed, url, record, flagged }) {
+async function keepResult({ index, seed, url, record, flagged, boxes }) {
   const blob = await fetchBlob(url);
-  return { index, seed, blob, thumb: await thumbnail(blob, THUMB), record, flagged };
+  return { index, seed, blob, thumb: await thumbnail(blob, THUMB, boxes), record, flagged };
 }

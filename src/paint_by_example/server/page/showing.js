@@ -46,9 +46,11 @@ export function showWhatIsShown(stage, results) {
       else results.next(0);
     },
     split() {
-      stage.split = stage.split === null ? Number(slider.value) / 1000 : null;
-      if (stage.shown) stage.show(stage.shown);
-      else results.next(0);
+      if (stage.split !== null) return act.result();
+      if (!stage.shown) return void results.next(0, false, act.split);
+      stage.split = results.middle;
+      slider.value = String(Math.round(stage.split * 1000));
+      stage.show(stage.shown);
     },
     /** @param {number} factor */
     zoom(factor) {
