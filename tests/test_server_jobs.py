@@ -22,6 +22,7 @@ from paint_by_example.server.jobs import Job, Jobs, QueueFull
 from paint_by_example.server.messages import Edit, Settings
 from paint_by_example.server.models import Shelf, Shelved
 from paint_by_example.server.painting import Made, OnStep, Part, Progress, Work
+from paint_by_example.server.previews import Preview
 from paint_by_example.server.store import Store, new_id
 from tests import server_client as ask
 from tests import tiny
@@ -355,7 +356,7 @@ def test_a_preview_is_made_only_for_who_looks(bench: Bench) -> None:
     assert job is not None
     bench.shelf.made["one"].may.release()
     deadline = time.monotonic() + 10
-    seen = []
+    seen: list[Preview] = []
     for previewers in (0, 1):
         job.previewers = previewers
         if previewers:

@@ -67,13 +67,14 @@ def serve(asked: Serving, ready: Callable[[str], object]) -> None:
     local = is_loopback(asked.host)
     if token is None and not local:
         token = secrets.token_urlsafe(24)
+    shelf, on = Shelf(asked.model, asked.model_dir, asked.loading), devices(asked.device)
     with listen(asked.host, asked.port) as listening:
         port = listening.getsockname()[1]
         store = Store(asked.state_dir or state_folder(port), asked.keep_hours * 3600)
         jobs = Jobs(
-            Shelf(asked.model, asked.model_dir, asked.loading),
+            shelf,
             store,
-            devices(asked.device),
+            on,
             capacity=asked.queue,
             batch=asked.batch,
             output_dir=asked.output_dir,
