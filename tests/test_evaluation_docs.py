@@ -17,6 +17,7 @@ COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", DOCS, re.S) for lin
 SMALLER = {
     "run": ["--limit", "2", "--steps", "1", "--offline", "--spaces", "efficientnet-lite2", "--device", "cpu"],
     "score": ["--limit", "2", "--offline", "--spaces", "efficientnet-lite2"],
+    "report": ["--count", "1"],
     "fit-qs": ["--space", "efficientnet-lite2", "--components", "2"],
     "build-cocoee": ["--count", "2"],
 }

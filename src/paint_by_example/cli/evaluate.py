@@ -1,4 +1,4 @@
-"""``pbe evaluate``: score, run, fit-qs, build-cocoee."""
+"""``pbe evaluate``: score, run, report, fit-qs, build-cocoee."""
 
 from __future__ import annotations
 
@@ -101,6 +101,20 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Write scores as one page: figures with intervals, best and worst items, settings. It needs no other file."""
+
+    scores: tyro.conf.Positional[Path]
+    """scores.json, from score or run."""
+    benchmark: Path | None = None
+    """Folder that they are of, to show pictures; a page without pictures if not given."""
+    out: Path | None = None
+    """File to write; report.html beside the scores if not given."""
+    count: int = 3
+    """Best and worst items of each method, for each of a few metrics."""
+
+
+@dataclass(frozen=True)
 class FitQs:
     """Fit the mixture of the quality score to a folder of photographs."""
 
@@ -149,6 +163,7 @@ class BuildCocoee:
 Evaluate = (
     Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[FitQs, tyro.conf.subcommand("fit-qs")]
     | Annotated[BuildCocoee, tyro.conf.subcommand("build-cocoee")]
 )
@@ -164,6 +179,7 @@ def evaluate(options: Any) -> None:
     commands: dict[type, Callable[[Any], None]] = {
         Score: score,
         Run: run,
+        Report: write_page,
         FitQs: fit_qs,
         BuildCocoee: build_cocoee,
     }
@@ -280,6 +296,23 @@ def report(scores: list[Scores], out: Path, as_json: bool) -> None:
         return
     print(as_table(scores))
     print(f"{scores[0].benchmark}; intervals of 95%; written: {path}, {table}")
+
+
+def write_page(options: Report) -> None:
+    """Write the page, print its path."""
+    from ..evaluation.benchmark import open_benchmark
+    from ..evaluation.report import report_html, write_report
+    from ..evaluation.result import read_scores
+
+    if options.count < 0:
+        raise UsageError(f"--count must be at least 0, got {options.count}")
+    scores = read_scores(options.scores)
+    if not scores:
+        raise UserError(f"{options.scores} holds no scores; pbe evaluate run makes some")
+    out = options.out or options.scores.with_name("report.html")
+    beside = [path.name for path in (options.scores, options.scores.with_suffix(".csv")) if path.parent == out.parent]
+    benchmark = None if options.benchmark is None else open_benchmark(options.benchmark)
+    print(write_report(report_html(scores, benchmark, options.count, beside), out))
 
 
 def fit_qs(options: FitQs) -> None:
