@@ -7,6 +7,7 @@ import { showExemplars } from "./exemplars.js";
 import { browse } from "./folder.js";
 import { Intake } from "./intake.js";
 import { listenToKeys, showKeys } from "./keys.js";
+import { equal } from "./mask.js";
 import { Pointer } from "./pointer.js";
 import { Progress } from "./progress.js";
 import { MaskActions, chooseRegion, showRegions } from "./regions.js";
@@ -75,7 +76,7 @@ async function begin() {
   runs.addEventListener("error", (event) => complain(/** @type {CustomEvent} */ (event).detail));
   runs.addEventListener("preview", (event) => {
     const { run: one, live } = /** @type {CustomEvent} */ (event).detail;
-    if (stage.shown || one.doc.source !== editing.doc.source?.id || pointer.doing === "draw") return;
+    if (stage.shown || pointer.doing === "draw" || !sameWork(one, editing.doc)) return;
     stage.preview = live.preview.canvas;
     stage.draw();
   });
@@ -106,7 +107,11 @@ async function begin() {
     results.rebuild();
     progress.rebuild();
   };
+  /** @type {unknown} */
+  let source = null;
   const update = () => {
+    if (editing.doc.source !== source && editing.doc.source) pointer.suit(editing.doc.source);
+    source = editing.doc.source;
     byId("undo").toggleAttribute("disabled", !editing.past.length);
     byId("redo").toggleAttribute("disabled", !editing.future.length);
     byId("run").dataset.ready = String(!missing(editing.doc, settings.model));
@@ -153,12 +158,12 @@ async function begin() {
  * @param {{input: {kind: string, picture: string | null} | null}} about
  */
 async function resume(editing, runs, intake, about) {
-  try {
-    const last = await lastSession();
-    if (last) editing.set(last);
-    await runs.open();
-  } catch (error) {
-    tell(say("unsaved", { error: String(error) }), true);
+  for (const step of [async () => editing.set((await lastSession()) ?? editing.doc), () => runs.open()]) {
+    try {
+      await step();
+    } catch (error) {
+      tell(say("unsaved", { error: String(error) }), true);
+    }
   }
   keepSession(editing);
   const picture = about.input?.picture;
@@ -166,6 +171,17 @@ async function resume(editing, runs, intake, about) {
     const answer = await fetch(`/api/files/picture?${new URLSearchParams({ root: "input", path: picture })}`);
     await intake.source(await answer.blob(), picture.split("/").pop() ?? picture);
   }
+}
+
+/**
+ * @param {import("./runs.js").Run} run
+ * @param {import("./doc.js").Doc} doc
+ * @returns {boolean} whether the document's source and masks are still those that the run paints
+ */
+function sameWork(run, doc) {
+  const { source, regions } = run.doc;
+  if (source !== doc.source?.id || regions.length !== doc.regions.length) return false;
+  return regions.every((region, index) => equal(region.mask, doc.regions[index].mask));
 }
 
 /**
@@ -190,7 +206,9 @@ function showTools(pointer) {
     for (const tool of TOOLS) byId(`tool-${tool}`).setAttribute("aria-pressed", String(tool === pointer.tool));
   });
   pointer.addEventListener("size", () => {
-    /** @type {HTMLInputElement} */ (byId("size")).value = String(pointer.size);
+    const slider = /** @type {HTMLInputElement} */ (byId("size"));
+    slider.max = String(Math.max(100, Math.round(pointer.most / 3)));
+    slider.value = String(pointer.size);
     byId("size-shown").textContent = String(pointer.size);
   });
   build();

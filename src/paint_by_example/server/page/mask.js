@@ -50,6 +50,20 @@ export function isEmpty(mask) {
 }
 
 /**
+ * @param {Mask} one
+ * @param {Mask} other
+ * @returns {boolean} whether they select the same
+ */
+export function equal(one, other) {
+  if (one === other) return true;
+  if (one.width !== other.width || one.height !== other.height) return false;
+  return one.tiles.every((tile, index) => {
+    const match = other.tiles[index];
+    return tile === match || Boolean(tile && match && tile.every((value, at) => value === match[at]));
+  });
+}
+
+/**
  * @param {Mask} mask
  * @param {CanvasRenderingContext2D} context of a canvas of the mask's size
  * @param {Rect} [rect] what may have changed; all if left out

@@ -20,6 +20,7 @@ export class Pointer extends EventTarget {
     /** @type {ToolName} */
     this.tool = "brush";
     this.size = 40;
+    this.most = 1000;
     this.space = false;
     /** @type {Map<number, Point>} on the screen */
     this.touching = new Map();
@@ -51,12 +52,18 @@ export class Pointer extends EventTarget {
 
   /** @param {number} size of the brush, pixels of the picture */
   resize(size) {
-    const picture = this.stage.current();
-    const most = picture ? Math.max(picture.width, picture.height) : 1000;
-    this.size = Math.round(Math.min(most, Math.max(SMALLEST, size)));
+    this.size = Math.round(Math.min(this.most, Math.max(SMALLEST, size)));
     if (this.stage.cursor?.size) this.stage.cursor.size = this.size;
     this.stage.draw();
     this.dispatchEvent(new Event("size"));
+  }
+
+  /** @param {{width: number, height: number}} picture that the brush's size should suit */
+  suit({ width, height }) {
+    const most = Math.max(width, height);
+    if (most === this.most) return;
+    this.most = most;
+    this.resize(most / 14);
   }
 
   /** Give up what is being drawn. */

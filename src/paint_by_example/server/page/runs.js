@@ -55,8 +55,11 @@ export class Runs extends EventTarget {
     this.list = (await all("runs")).sort((a, b) => b.created - a.created);
     await forgetPictures(this.list.map((run) => run.doc));
     for (const run of this.list.filter(underWay)) {
-      const doc = await unpacked(run.doc);
-      this.#follow(run, doc);
+      try {
+        this.#follow(run, await unpacked(run.doc));
+      } catch {
+        void this.#end(run, null); // its pictures are gone
+      }
     }
     this.#changed();
   }

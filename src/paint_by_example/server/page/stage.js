@@ -44,6 +44,8 @@ export class Stage extends EventTarget {
     this.waiting = 0;
     /** @type {Picture | null} */
     this.source = null;
+    /** @type {import("./mask.js").Mask[]} */
+    this.drawn = [];
     editing.addEventListener("change", () => this.update());
     new ResizeObserver(() => this.resize()).observe(frame);
     this.resize();
@@ -60,6 +62,13 @@ export class Stage extends EventTarget {
       this.show(null);
       if (now && (!before || before.width !== now.width || before.height !== now.height)) this.fit();
     }
+    const masks = doc.regions.map((region) => region.mask);
+    const same = masks.length === this.drawn.length && masks.every((mask, index) => mask === this.drawn[index]);
+    if (!same && this.drawn.length) {
+      this.preview = null;
+      if (this.shown) this.show(null); // whoever changes a mask wants to see it
+    }
+    this.drawn = masks;
     this.frame.classList.toggle("empty", !doc.source);
     this.draw();
   }
