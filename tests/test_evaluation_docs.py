@@ -18,6 +18,8 @@ SMALLER = {
     "run": ["--limit", "2", "--steps", "1", "--offline", "--spaces", "efficientnet-lite2", "--device", "cpu"],
     "score": ["--limit", "2", "--offline", "--spaces", "efficientnet-lite2"],
     "report": ["--count", "1"],
+    "compare": ["--count", "1"],
+    "sweep": ["--offline", "--spaces", "efficientnet-lite2", "--device", "cpu"],
     "fit-qs": ["--space", "efficientnet-lite2", "--components", "2"],
     "build-cocoee": ["--count", "2"],
 }
@@ -42,17 +44,22 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: dict[
         )
     done = set()
     for command in COMMANDS:
-        program, group, name, *rest = shlex.split(command)
-        assert (program, group) == ("pbe", "evaluate")
+        program, *rest = shlex.split(command)
+        assert program == "pbe"
+        group = [rest.pop(0)] if rest[0] != "evaluate" else [rest.pop(0), rest.pop(0)]
+        name = group[-1]
         released = f"released={models['clip']}"
         arguments = [released if argument.startswith("released=") else argument for argument in rest]
+        if name == "sweep":
+            arguments[arguments.index("--limit") + 1] = "2"
+            arguments[arguments.index("steps=10,25")] = "steps=1,2"
         if name == "run" and "--steps" in arguments:  # they are given already
             arguments[arguments.index("--steps") + 1] = "1"
             arguments[arguments.index("--device") + 1] = "cpu"
             more = [*SMALLER["run"][:2], "--offline", "--spaces", "efficientnet-lite2"]
         else:
             more = SMALLER[name]
-        assert main([group, name, *arguments, *more]) == 0, command
+        assert main([*group, *arguments, *more]) == 0, command
         done.add(name)
     assert done == set(SMALLER)
     assert {one.method for one in read_scores("scores/small/scores.json")} >= {"source", "embedded", "poisson"}

@@ -15,11 +15,13 @@ from typing import Any
 from .. import __version__
 from ..errors import UserError
 from .arguments import UsageError, parse
+from .compare import Compare, compare
 from .edit import Edit, edit
 from .evaluate import evaluate, evaluate_options
 from .models import Convert, Info, convert, info
 from .prepare import Prepare, prepare
 from .serve import Serve, serve
+from .sweep import Sweep, sweep
 from .train import train, train_options
 
 USAGE_ERROR = 2
@@ -46,6 +48,8 @@ COMMANDS = {
     "prepare": Command("turn downloads into training data", lambda: Prepare, prepare),
     "train": Command("train a model", train_options, train),
     "evaluate": Command("edit a benchmark, measure the results", evaluate_options, evaluate),
+    "compare": Command("lay methods side by side", lambda: Compare, compare),
+    "sweep": Command("vary settings, all else alike", lambda: Sweep, sweep),
 }
 
 

@@ -219,7 +219,7 @@ def pictures(scores: Sequence[Scores], benchmark: Benchmark, count: int) -> str:
     numbers = {name: number for number, name in enumerate(benchmark.names)}
     if lost := [name for name in scores[0].names if name not in numbers]:
         raise DataError(f"the benchmark has no item {lost[0]}, of which there are scores; give the one they are of")
-    shown = []
+    shown: list[str] = []
     for one in scores:
         if one.results is None:
             continue
