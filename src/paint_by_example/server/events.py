@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
@@ -16,6 +17,7 @@ from .previews import Preview
 from .store import ENDED
 
 AWAKE_SECONDS = 15.0
+PLACE_SECONDS = 0.5  # between two places in the queue that an edit is told of: a queue may move fast
 
 
 async def event_stream(jobs: Jobs, edit: Edit, previews: bool) -> AsyncIterator[str]:
@@ -36,27 +38,29 @@ async def event_stream(jobs: Jobs, edit: Edit, previews: bool) -> AsyncIterator[
     listener = Listener()
     job.listeners.add(listener)
     job.previewers += previews
-    sent: Edit | None = None
+    sent: Edit | None = None  # the last state
+    step, told = 0, 0.0
     seen: Preview | None = None
     try:
         while True:
             listener.event.clear()
-            now = jobs.look(job)
-            if sent is None or (now.state, now.place) != (sent.state, sent.place):
+            now, moment = jobs.look(job), time.monotonic()
+            moved = sent is not None and now.place != sent.place
+            if sent is None or now.state != sent.state or (moved and moment - told >= PLACE_SECONDS):
+                sent, told, moved = now, moment, False
                 yield _event("state", now)
             if now.state in ENDED:
                 return
-            if sent is not None and now.step != sent.step:
-                step = {"step": now.step, "steps": now.steps, "seconds_left": now.seconds_left}
-                yield _event("step", step)
+            if now.step != step:
+                step = now.step
+                yield _event("step", {"step": step, "steps": now.steps, "seconds_left": now.seconds_left})
             if previews and job.preview is not None and job.preview is not seen:
                 seen = job.preview
                 yield _event("preview", asdict(seen))
-            sent = now
-            while not listener.event.is_set():
-                try:
-                    await asyncio.wait_for(listener.event.wait(), AWAKE_SECONDS)
-                except TimeoutError:
+            try:
+                await asyncio.wait_for(listener.event.wait(), PLACE_SECONDS if moved else AWAKE_SECONDS)
+            except TimeoutError:
+                if not moved:
                     yield ": awake\n\n"
     finally:
         job.listeners.discard(listener)
