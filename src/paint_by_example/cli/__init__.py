@@ -21,6 +21,7 @@ from .evaluate import evaluate, evaluate_options
 from .models import Convert, Info, convert, info
 from .prepare import Prepare, prepare
 from .serve import Serve, serve
+from .study import study, study_options
 from .sweep import Sweep, sweep
 from .train import train, train_options
 
@@ -50,6 +51,7 @@ COMMANDS = {
     "evaluate": Command("edit a benchmark, measure the results", evaluate_options, evaluate),
     "compare": Command("lay methods side by side", lambda: Compare, compare),
     "sweep": Command("vary settings, all else alike", lambda: Sweep, sweep),
+    "study": Command("have people rank results, blind", study_options, study),
 }
 
 

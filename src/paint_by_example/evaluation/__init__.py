@@ -7,6 +7,8 @@ figure (`frechet`, `mmd`, `quality`, `likeness`). What is measured on pixels nee
     benchmark, held_out, coco      items: a source, a mask, an exemplar
     baselines, stable_diffusion    methods to compare with; `editing` runs them and models over a benchmark
     scoring                        a benchmark and a folder of results -> `result.Scores`
+    report, compare, sweep         scores and results -> a page, sheets of pictures
+    study                          people's ranks of results; `study_app` asks them, `study_report` counts
 
 All that is reported reads `result.Scores`, which `result.read_scores` takes from the JSON file of ``pbe evaluate``.
 """
