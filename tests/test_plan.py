@@ -10,7 +10,8 @@ import torch
 
 from paint_by_example import UserError, held_out, load_pipeline, training
 from paint_by_example.cli import main
-from paint_by_example.learner import Network
+from paint_by_example.learner import Learner, Network
+from paint_by_example.objective import diffusion_loss
 from paint_by_example.plan import Alive, plan
 from paint_by_example.processes import Processes
 from paint_by_example.settings import TrainConfig
@@ -46,7 +47,6 @@ def test_the_memory_of_a_step_is_that_of_a_step_with_values(
     monkeypatch.setattr(held_out, "SAMPLE_STEPS", 1)
     data = tiny.composites_folder(tmp_path / "composites")
     counted: list[Alive] = []
-    loss = training.diffusion_loss
 
     class Counted:
         """Counts from the first loss to the end of its backward pass."""
@@ -57,27 +57,27 @@ def test_the_memory_of_a_step_is_that_of_a_step_with_values(
             for parameter in Network.trained(network_of(pipeline)).values():
                 parameter.register_post_accumulate_grad_hook(lambda one: counted[0].claim(one.grad))
             counted[0].__enter__()
-            return loss(*arguments)
+            return diffusion_loss(*arguments)
 
     def network_of(pipeline: Any) -> Any:
         return learners[0].network
 
     learners: list[Any] = []
-    start = training.Learner.__init__
+    start = Learner.__init__
 
     def noted(learner: Any, *arguments: Any) -> None:
         start(learner, *arguments)
         learners.append(learner)
 
-    follow = training.Learner.step
+    follow = Learner.step
 
     def ended(learner: Any, rate: float) -> Any:
         counted[0].__exit__(None, None, None)
         return follow(learner, rate)
 
     monkeypatch.setattr(training, "diffusion_loss", Counted())
-    monkeypatch.setattr(training.Learner, "__init__", noted)
-    monkeypatch.setattr(training.Learner, "step", ended)
+    monkeypatch.setattr(Learner, "__init__", noted)
+    monkeypatch.setattr(Learner, "step", ended)
     training.train(make(data=data, steps=1, workers=0, device="cpu"))
     found = plan(make(data=data))
     assert counted[0].claimed == found.memory.gradients
