@@ -39,6 +39,7 @@ from paint_by_example import PaintByExampleImageEncoder, PaintByExamplePipeline,
 from paint_by_example.batches import Steps
 from paint_by_example.checkpoint import released_feature_extractor
 from paint_by_example.compat import latent_mask
+from paint_by_example.data.latents import FIELDS
 from paint_by_example.learner import FROZEN, Learner
 from paint_by_example.network import quiet
 from paint_by_example.objective import frozen, prediction_target
@@ -95,7 +96,9 @@ class Plain:
     def __init__(self, model: str, precision: str) -> None:
         self.pipeline = load_pipeline(model, device="cpu", dtype=torch.float32)
         self.parameters = plain_parameters(self.pipeline)
-        self.accelerator = Accelerator(cpu=True, mixed_precision="bf16" if precision == "bfloat16" else "no")
+        self.accelerator = Accelerator(cpu=True)
+        # as its mixed_precision does, which is one for all loops of a process
+        self.reduced = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
         optimizer = torch.optim.AdamW(self.parameters, lr=1e-5, weight_decay=0.01)
         self.unet, self.optimizer = self.accelerator.prepare(self.pipeline.unet, optimizer)
         self.average = EMAModel(self.parameters, decay=0.9999)
@@ -110,7 +113,7 @@ class Plain:
             latents["latent_mask"] = latent_mask(mask, latents["z_0"].shape[-2:])
             pixels = self.pipeline.exemplar_tensor(batch["exemplar"].numpy())
             latents["features"] = self.pipeline.image_encoder.features(pixels)
-        with self.accelerator.autocast():
+        with self.reduced:
             loss = plain_loss(self.pipeline, self.unet, self.pipeline.image_encoder, latents)
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.parameters, 1.0)
@@ -134,14 +137,13 @@ class Ours:
 
     def step(self, batch: Batch) -> float:
         """Take one step; gives its loss."""
-        if self.latents:
-            batch = batch["latents"]  # type: ignore[assignment]
         self.done += 1
-        return self.take(self.done, batch, 1e-5).item()
+        kept = {name: value for name, value in batch.items() if (name in FIELDS) == self.latents}
+        return self.take(self.done, kept, 1e-5).item()
 
 
 def make_batch(pipeline: PaintByExamplePipeline, size: int) -> Batch:
-    """Pictures of noise: what they show costs nothing."""
+    """Pictures of noise, whose content changes nothing about the cost, and their latents."""
     side, exemplar = pipeline.image_size, pipeline.image_encoder.image_size
     generator = torch.Generator().manual_seed(0)
     mask = torch.zeros(size, 1, side, side)
@@ -151,8 +153,7 @@ def make_batch(pipeline: PaintByExamplePipeline, size: int) -> Batch:
         "mask": mask,
         "exemplar": torch.randint(256, (size, exemplar, exemplar, 3), generator=generator, dtype=torch.uint8),
     }
-    latents: Any = frozen(pipeline, batch)
-    return batch | {"latents": latents}
+    return batch | frozen(pipeline, batch)
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -241,8 +242,8 @@ def released() -> PaintByExamplePipeline:
 def plain_full_size(size: int, precision: str) -> int:
     """The most memory of the plain loop's step, bytes."""
     reduced = torch.autocast("cpu", torch.bfloat16) if precision == "bfloat16" else nullcontext()
+    pipeline = released()
     with FakeTensorMode(allow_non_fake_inputs=True), quiet():
-        pipeline = released()
         for part in (pipeline.vae, pipeline.image_encoder, pipeline.unet):
             part.to_empty(device="cpu")
         parameters = plain_parameters(pipeline)

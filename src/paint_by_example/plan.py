@@ -154,12 +154,12 @@ def account(config: TrainConfig, pipeline: PaintByExamplePipeline, size: int, pr
         size: examples that are computed at once.
         processes: how many.
     """
+    network = Network(pipeline, config.train, config.lora_rank, config.seed).train()
+    if config.gradient_checkpointing:
+        pipeline.unet.enable_gradient_checkpointing()
     with FakeTensorMode(allow_non_fake_inputs=True), quiet():
-        for part in (pipeline.vae, pipeline.image_encoder, pipeline.unet):
+        for part in (pipeline.vae, network):
             part.to_empty(device="cpu")  # in float32, as training has them
-        network = Network(pipeline, config.train, config.lora_rank, config.seed).train()
-        if config.gradient_checkpointing:
-            pipeline.unet.enable_gradient_checkpointing()
         held = [*tensors(network), *tensors(pipeline.vae)]
         frozen = peak_of_frozen(pipeline, size, held)
         step = peak_of_step(config, pipeline, network, size, held)

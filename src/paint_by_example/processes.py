@@ -134,10 +134,10 @@ class Processes:
 
     @staticmethod
     def divided(value: Tensor, like: Tensor) -> Tensor:
-        """A whole tensor that every process has, divided as another is; as it is, where that is whole."""
-        if not isinstance(like, DTensor):
-            return value
-        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+        """A whole tensor that every process has, divided as another is, and laid out in memory as that."""
+        if not isinstance(like, DTensor):  # fused optimisers go through memory in its order, whatever the strides
+            return torch.empty_like(like).copy_(value)
+        return distribute_tensor(value.to(like.device).contiguous(), like.device_mesh, like.placements)
 
     @staticmethod
     def norm(gradients: Sequence[Tensor]) -> Tensor:
