@@ -3,7 +3,7 @@
 # stopped. Needs Debian's apt-get and dpkg-deb, npm, and `make install` (extra: train).
 #
 #     runs/train_embedded.sh            the model in src/paint_by_example/assets/embedded
-#     STEPS=20 DECODER_STEPS=20 runs/train_embedded.sh      a try-out that overwrites no asset
+#     STEPS=20 DECODER_STEPS=20 LAYOUT_STEPS=20 AHEAD=64 runs/train_embedded.sh      a try-out that overwrites no asset
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -27,14 +27,16 @@ mkdir -p data/downloads
 # 2. Cropped, filtered, split by object into those trained on and those held out.
 "$PBE" prepare composites "$DATA" --downloads data/downloads
 
-# 3. What is fitted rather than trained: latent space, exemplar features, and an untrained model around them.
+# 3. What comes before painting: latent space, exemplar features, what lies where in an exemplar.
 [ -e "$OUT/model/model_index.json" ] ||
-  "$PYTHON" -m paint_by_example.embedded build --data "$DATA" --out "$OUT" --decoder-steps "$DECODER_STEPS"
+  "$PYTHON" -m paint_by_example.embedded build --data "$DATA" --out "$OUT" --decoder-steps "$DECODER_STEPS" \
+    --layout-steps "${LAYOUT_STEPS:-1500}"
 
-# 4. Learning to paint.
+# 4. Learning to paint, on latents computed ahead (2 GB). bfloat16 is quick where the processor has avx512_bf16 or AMX only.
 "$PBE" train --data "$DATA" --init "$OUT/model" --features "$OUT/features.npy" --output "$OUT/run" \
-  --steps "$STEPS" --decay-steps $((STEPS / 4)) --batch-size 48 --learning-rate 8e-4 --warmup-steps 300 \
-  --outside-weight 0.2 --timestep-power 2 --ema-decay 0.999 --checkpoint-every 250 --sample-every 500 --compile
+  --steps "$STEPS" --decay-steps $((STEPS / 3)) --ahead "${AHEAD:-131072}" --batch-size 32 --learning-rate 8e-4 \
+  --warmup-steps 100 --drop-exemplar 0.1 --outside-weight 0.1 --timestep-power 3 --ema-decay 0.999 \
+  --checkpoint-every 250 --sample-every 500 --precision "${PRECISION:-bfloat16}" --compile
 
 # 5. In half precision into the package.
 [ "$STEPS" -lt 1000 ] || "$PYTHON" -m paint_by_example.embedded export --model "$OUT/run/model" --data "$DATA"
