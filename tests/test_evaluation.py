@@ -466,8 +466,8 @@ def test_processes_share_a_run(tmp_path: Path) -> None:
         (["score", "{b}", "--results", "a"], 1, "name=value is expected"),
         (["score", "{b}", "--results", "a=x", "--results", "a=y"], 1, "each name once"),
         (["score", "{b}", "--results", "a=/none"], 1, "no folder of results"),
-        (["score", "{b}", "--results", "a={b}", "--spaces", "fid"], 1, "unknown feature space 'fid'"),
-        (["score", "{b}", "--results", "a={b}", "--reference", "{b}/none"], 1, "cannot read statistics"),
+        (["score", "{b}", "--results", "a={b}/done", "--spaces", "fid"], 1, "unknown feature space 'fid'"),
+        (["score", "{b}", "--results", "a={b}/done", "--reference", "{b}/none", "--offline"], 1, "cannot read statistics"),
         (["run", "{b}", "{b}/out", "--method", "magic"], 1, "unknown method 'magic'; one of source, "),
         (["run", "{b}", "{b}/out", "--method", "a=none/none", "--offline"], 1, "none/none"),
         (["fit-qs", "{b}/none", "{b}/qs.safetensors", "--space", "efficientnet-lite2"], 1, "no folder"),
@@ -485,6 +485,9 @@ def test_mistakes_are_one_line(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)  # where scores would be written
     folder = cocoee(tmp_path / "b")
+    (folder / "done").mkdir()
+    for picture in (folder / "GT_3500").iterdir():
+        (folder / "done" / picture.name.replace("_GT", "")).write_bytes(picture.read_bytes())
     assert main(["evaluate", *(argument.format(b=folder) for argument in arguments)]) == status
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("pbe: error: ")

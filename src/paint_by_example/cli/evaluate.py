@@ -275,6 +275,8 @@ def score_all(
 
     weights = {name: place for name, place in pairs(options.weights, "--weights").items() if name not in TEXT_METHODS}
     spaces = options.spaces or tuple(scoring.USES)
+    for folder in folders.values():  # before anything is downloaded
+        scoring.find_results(folder, benchmark.names[: options.limit])
     instruments = scoring.find_instruments(spaces, weights, options.qs, options.offline, device)
     for reason in instruments.missing.values():
         print(f"pbe: {reason}", file=sys.stderr)
