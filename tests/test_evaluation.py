@@ -467,7 +467,7 @@ def test_processes_share_a_run(tmp_path: Path) -> None:
         (["score", "{b}", "--results", "a=x", "--results", "a=y"], 1, "each name once"),
         (["score", "{b}", "--results", "a=/none"], 1, "no folder of results"),
         (["score", "{b}", "--results", "a={b}/done", "--spaces", "fid"], 1, "unknown feature space 'fid'"),
-        (["score", "{b}", "--results", "a={b}/done", "--reference", "{b}/none", "--offline"], 1, "cannot read statistics"),
+        (["score", "{b}", "--results", "a={b}/done", "--reference", "{b}/none", "--offline"], 1, "cannot read"),
         (["run", "{b}", "{b}/out", "--method", "magic"], 1, "unknown method 'magic'; one of source, "),
         (["run", "{b}", "{b}/out", "--method", "a=none/none", "--offline"], 1, "none/none"),
         (["fit-qs", "{b}/none", "{b}/qs.safetensors", "--space", "efficientnet-lite2"], 1, "no folder"),
