@@ -34,6 +34,7 @@ IMAGE_SIZE = 128  # side of the canvas, pixels
 LATENT_CHANNELS = 12
 HELD_OUT = "held_out.tsv"  # kind, package, group and name of every picture that is never trained on
 SAMPLES = 4096  # scenes and exemplars that principal components are fitted on
+SHORTEST = 40  # steps of a learning-rate cycle: in a shorter one its rise would take no step at all
 
 
 def build(data: Path, out: Path, seed: int = 0, decoder_steps: int = 1200, layout_steps: int = 1500) -> None:
@@ -183,7 +184,7 @@ def train_decoder(vae: PatchAutoencoder, scenes: Composites, seed: int, steps: i
     torch.manual_seed(seed)
     vae.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(vae.detail.parameters(), lr=1e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=max(steps, 1), pct_start=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=max(steps, SHORTEST), pct_start=0.05)
     batches = source_batches(scenes, 32, first=SAMPLES)
     with tqdm(range(steps), desc="decoder", unit="batch", mininterval=5) as progress:
         for _ in progress:
@@ -244,7 +245,7 @@ def train_layout(
     spread = features.std(0)
     parameters = [p for p in [*encoder.parameters(), *unet.layout.parameters()] if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=max(steps, 1), pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=max(steps, SHORTEST), pct_start=0.1)
     with tqdm(range(steps), desc="layout", unit="batch", mininterval=5) as progress:
         for _ in progress:
             chosen = torch.randint(len(features), (256,), generator=generator)
