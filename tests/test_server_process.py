@@ -20,6 +20,7 @@ from PIL import Image
 
 from benchmarks import server_load
 from paint_by_example.cli import main
+from paint_by_example.server.settings import ServeConfig
 from tests import server_client as ask
 from tests import tiny
 
@@ -240,7 +241,7 @@ def test_a_port_in_use_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_a_missing_extra_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name in list(sys.modules):
-        if name.startswith("paint_by_example.server"):
+        if name.startswith("paint_by_example.server") and name != ServeConfig.__module__:
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve", "--port", "0"]) == 1
@@ -263,10 +264,10 @@ def test_every_old_flag_is_taken(
     """Lama Cleaner's whole command line: what it starts, and a line for each flag that lost its meaning."""
     from paint_by_example.server import serving
 
-    started: list[serving.Serving] = []
+    started: list[ServeConfig] = []
     opened: list[Any] = []
 
-    def start(asked: serving.Serving, ready: Any) -> None:
+    def start(asked: ServeConfig, ready: Any) -> None:
         started.append(asked)
         ready("http://x/")
 
@@ -279,8 +280,8 @@ def test_every_old_flag_is_taken(
     (asked,) = started
     assert (asked.host, asked.port, asked.model, asked.device) == ("127.0.0.1", 0, "cv2", "cpu")
     assert (asked.input, asked.output_dir, asked.model_dir) == (tmp_path, tmp_path / "out", tmp_path)
-    assert asked.switch is False
-    loading = asked.loading
+    assert asked.disable_model_switch
+    loading = serving.loading(asked)
     assert (loading.half, loading.offload, loading.checked) == (False, True, False)
     assert loading.text_on_cpu
     assert loading.local_files_only

@@ -15,7 +15,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from .attention import OneTokenAttention, dead_parameters
+from .attention import collapse_cross_attention, dead_parameters
 from .errors import ModelError
 
 LAYOUT_CHANNELS = 24
@@ -40,9 +40,7 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         self.layout = nn.Linear(self.config.cross_attention_dim, LAYOUT_CHANNELS * LAYOUT_SIZE**2)
         for name in sorted({name.rpartition(".")[0] for name in dead_parameters(self)}):
             self.set_submodule(name, nn.Identity())
-        for module in self.modules():
-            if getattr(module, "is_cross_attention", False):
-                module.set_processor(OneTokenAttention())
+        collapse_cross_attention(self)
 
     def plan(self, condition: Tensor) -> Tensor:
         """The map that a token, (B, 1, D), is decoded into: (B, LAYOUT_CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE)."""

@@ -7,13 +7,14 @@ import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from ..errors import UserError
+from ..server.settings import ServeConfig
 
 NEEDED = ("anyio", "fastapi", "prometheus_client", "pydantic", "python_multipart", "starlette", "uvicorn")
 """What the extra `serve` brings, as Python calls it."""
@@ -23,50 +24,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 @dataclass(frozen=True)
-class Serve:
+class Serve(ServeConfig):
     """Serve the page on which pictures are edited, and the HTTP API behind it."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on. Any but this machine's own asks for a token."""
-    port: int = 8080
-    """Port to listen on; 0 for any that is free."""
-    token: str | None = None
-    """What clients must show, at least 16 characters; PBE_TOKEN works too. Made up and printed where one is needed."""
-    model: str = "embedded"
-    """embedded, a folder or file, a repository of the Hugging Face hub, or an old name: docs/from-lama-cleaner.md."""
-    model_dir: Path | None = None
-    """Folder of further models to choose from on the page: folders in diffusers' layout and files."""
-    disable_model_switch: bool = False
-    """Clients may not choose another model."""
-    device: str | None = None
-    """cpu, mps, cuda (all GPUs, a worker each), cuda:1, ...; the best there is if not given."""
-    no_half: bool = False
-    """Full precision on a GPU too."""
-    cpu_offload: bool = False
-    """Parts of the model on the GPU only while they work."""
-    disable_nsfw: bool = False
-    """Leave the model's safety checker out."""
-    sd_cpu_textencoder: bool = False
-    """Keep the text encoder of prompted models on the CPU."""
-    local_files_only: bool = False
-    """Never ask the hub for a model."""
-    input: Path | None = None
-    """Picture to begin with, or folder to browse."""
-    output_dir: Path | None = None
-    """Folder for results, where they stay; without it they are kept for --keep-hours."""
-    keep_hours: float = 24.0
-    """How long edits that have ended are remembered."""
-    state_dir: Path | None = None
-    """Folder for edits; one for each port in the user's data folder if not given."""
-    queue: int = 64
-    """Edits that may wait."""
-    batch: int = 1
-    """Edits that may share the network's calls, where that is measured to be faster. Results then agree with those made
-    alone up to rounding; with 1 they are the same bit for bit."""
-    max_upload_mb: float = 64.0
-    """Size of an upload, all files together."""
-    max_megapixels: float = 64.0
-    """Size of a picture."""
     gui: bool = False
     """Open the page in a window of its own."""
     gui_size: tuple[int, int] = (1600, 1000)
@@ -89,8 +49,6 @@ REPLACED = {
     "load_installer_config": "--load-installer-config is gone with the installer: give the options to pbe serve itself",
     "installer_config": "--installer-config is gone with the installer: give the options to pbe serve itself",
 }
-SAME: tuple[str, ...] = ("host", "port", "model", "model_dir", "device", "input", "output_dir", "state_dir")
-SAME = (*SAME, "keep_hours", "queue", "batch", "max_upload_mb", "max_megapixels")
 
 
 def serve(options: Serve) -> None:
@@ -104,7 +62,6 @@ def serve(options: Serve) -> None:
 
     try:
         from ..server import serving
-        from ..server.models import Loading
     except ModuleNotFoundError as error:
         if error.name not in NEEDED:
             raise
@@ -112,25 +69,12 @@ def serve(options: Serve) -> None:
             f"pbe serve needs the package {error.name}; install paint-by-example[serve], which brings it"
         ) from error
 
-    asked = serving.Serving(
-        **{name: getattr(options, name) for name in SAME},
-        token=options.token or os.environ.get("PBE_TOKEN") or None,
-        switch=not options.disable_model_switch,
-        loading=Loading(
-            half=not options.no_half,
-            offload=options.cpu_offload,
-            text_on_cpu=options.sd_cpu_textencoder,
-            checked=not options.disable_nsfw,
-            local_files_only=options.local_files_only,
-        ),
-    )
-
     def ready(address: str) -> None:
         print(address, flush=True)
         if options.gui:
             open_window(address, options.gui_size, ends=not options.no_gui_auto_close)
 
-    serving.serve(asked, ready)
+    serving.serve(replace(options, token=options.token or os.environ.get("PBE_TOKEN") or None), ready)
 
 
 def open_window(address: str, size: tuple[int, int], ends: bool) -> None:

@@ -8,8 +8,6 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -21,6 +19,7 @@ from .app import Options, create_app
 from .browsing import Roots
 from .jobs import Jobs
 from .models import Loading, Shelf
+from .settings import ServeConfig
 from .store import Store, state_folder
 
 if TYPE_CHECKING:
@@ -30,29 +29,7 @@ GRACE_SECONDS = 5  # for answers under way when the server stops
 BACKLOG = 512  # connections that wait to be accepted
 
 
-@dataclass(frozen=True)
-class Serving:
-    """What a server is started with; the command's options of the same names say what they are."""
-
-    host: str = "127.0.0.1"
-    port: int = 8080
-    token: str | None = None
-    model: str = "embedded"
-    model_dir: Path | None = None
-    switch: bool = True
-    device: str | None = None
-    loading: Loading = field(default_factory=Loading)
-    input: Path | None = None
-    output_dir: Path | None = None
-    state_dir: Path | None = None
-    keep_hours: float = 24.0
-    queue: int = 64
-    batch: int = 1
-    max_upload_mb: float = 64.0
-    max_megapixels: float = 64.0
-
-
-def serve(asked: Serving, ready: Callable[[str], object]) -> None:
+def serve(asked: ServeConfig, ready: Callable[[str], object]) -> None:
     """Run a server until it is told to stop.
 
     Args:
@@ -67,7 +44,7 @@ def serve(asked: Serving, ready: Callable[[str], object]) -> None:
     local = is_loopback(asked.host)
     if token is None and not local:
         token = secrets.token_urlsafe(24)
-    shelf, on = Shelf(asked.model, asked.model_dir, asked.loading), devices(asked.device)
+    shelf, on = Shelf(asked.model, asked.model_dir, loading(asked)), devices(asked.device)
     with listen(asked.host, asked.port) as listening:
         port = listening.getsockname()[1]
         store = Store(asked.state_dir or state_folder(port), asked.keep_hours * 3600)
@@ -78,7 +55,7 @@ def serve(asked: Serving, ready: Callable[[str], object]) -> None:
             capacity=asked.queue,
             batch=asked.batch,
             output_dir=asked.output_dir,
-            switch=asked.switch,
+            switch=not asked.disable_model_switch,
         )
         try:
             for edit in jobs.start():
@@ -104,6 +81,17 @@ def serve(asked: Serving, ready: Callable[[str], object]) -> None:
             _Server(config, jobs, lambda: ready(_address(asked.host, port, token))).run(sockets=[listening])
         finally:
             jobs.close()
+
+
+def loading(asked: ServeConfig) -> Loading:
+    """How the server's models are loaded."""
+    return Loading(
+        half=not asked.no_half,
+        offload=asked.cpu_offload,
+        text_on_cpu=asked.sd_cpu_textencoder,
+        checked=not asked.disable_nsfw,
+        local_files_only=asked.local_files_only,
+    )
 
 
 class _Server(uvicorn.Server):
@@ -176,7 +164,7 @@ def _address(host: str, port: int, token: str | None) -> str:
     return f"http://{shown}:{port}/" + ("" if token is None else f"?token={token}")
 
 
-def _check(asked: Serving) -> None:
+def _check(asked: ServeConfig) -> None:
     numbers: dict[str, tuple[Any, Any, Any]] = {
         "--queue": (asked.queue, 1, 10_000),
         "--batch": (asked.batch, 1, 64),
