@@ -6,6 +6,9 @@ import pytest
 
 from paint_by_example import PaintByExamplePipeline
 from tests import tiny
+from tests.page_client import address, browser, page, pictures_folder
+
+__all__ = ["address", "browser", "page", "pictures_folder"]
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from starlette.testclient import TestClient
 
 from paint_by_example import PaintByExamplePipeline, load_pipeline
@@ -196,6 +196,22 @@ def test_erasing_with_opencv(client: TestClient) -> None:
     inside[8:20, 8:20] = True
     np.testing.assert_array_equal(result[~inside], source[~inside])
     assert result[inside].std() < source[inside].std()  # noise is filled from around it, smoothly
+
+
+def test_files_of_models_without_a_record_tell_what_was_asked(client: TestClient) -> None:
+    files = [
+        ("source", ("room.png", ask.png(), "image/png")),
+        ("settings", (None, '{"model": "cv2", "feather": 2, "seeds": [4], "regions": [{"box": [8, 8, 20, 20]}]}')),
+    ]
+    content = client.get(made(client, files)["results"][0]["url"]).content
+    asked = client.post("/api/record", files={"picture": ("out.png", content, "image/png")}).json()
+    assert (asked["model"], asked["seed"], asked["feather"], asked["steps"]) == ("cv2", 4, 2, None)
+    for told in ('{"seed": 1, "steps": "many"}', '{"steps": 3}', "[1]", "{"):
+        file, text = io.BytesIO(), PngImagePlugin.PngInfo()
+        text.add_text("paint_by_example_settings", told)
+        opened(content).save(file, "PNG", pnginfo=text)
+        answer = client.post("/api/record", files={"picture": ("other.png", file.getvalue(), "image/png")})
+        assert answer.status_code == 422
 
 
 def test_a_source_with_transparency_and_a_profile(client: TestClient) -> None:

@@ -26,6 +26,7 @@ from .browsing import NotThere, RootName, Roots, thumbnail
 from .events import event_stream
 from .jobs import Job, Jobs, QueueFull
 from .messages import MAX_EXEMPLARS, MAX_REGIONS, State, read_settings
+from .painting import read_asked
 from .store import new_id
 from .submission import Submission
 
@@ -258,7 +259,8 @@ def _add_edits(app: FastAPI, jobs: Jobs, options: Options) -> None:
                 uploads.save_upload(picture.file, path)
                 try:
                     uploads.check_picture(path, "picture", name, options.pixels)
-                    values: dict[str, Any] = json.loads(json.dumps(asdict(read_record(path)), allow_nan=False))
+                    asked = read_asked(path)
+                    values: dict[str, Any] = asked or json.loads(json.dumps(asdict(read_record(path)), allow_nan=False))
                 except UserError as error:
                     raise UserError(str(error).replace(str(path), name)) from None
             return values

@@ -22,7 +22,7 @@ from ..images import save_image
 from .messages import Edit, Result, Settings, State
 from .metrics import Metrics
 from .models import FILL, Shelf
-from .painting import Cancelled, Made, Progress, Work, save_path
+from .painting import Cancelled, Made, Progress, Work, asked_info, save_path
 from .previews import Preview, make_preview
 from .store import Store
 from .worker import Worker
@@ -314,7 +314,7 @@ class Jobs:
         folder = self.output_dir or self.store.place(job.id)
         for index, one in enumerate(made):
             path = save_path(folder, job.name, job.id, index) if self.output_dir else folder / f"{index}.png"
-            save_image(one.picture, path, one.info)
+            save_image(one.picture, path, one.info or asked_info(job.model, job.settings, one.seed))
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             width, height = one.picture.size

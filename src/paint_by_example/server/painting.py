@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 Pixels: TypeAlias = NDArray[np.uint8]
 
 
+ASKED = "paint_by_example_settings"  # of the text chunk in results of models that write no record
+
+
 class Cancelled(Exception):
     """Ends an edit from within."""
 
@@ -81,7 +84,7 @@ class Made:
     picture: Image.Image
     seed: int
     info: dict[str, str]
-    """For the PNG file."""
+    """For the PNG file; where a model has nothing of its own to say, the file tells what was asked of it."""
     record: dict[str, Any] | None = None
     flagged: bool | None = None
     boxes: Sequence[Box] = ()
@@ -211,6 +214,24 @@ def kept(source: Image.Image, pixels: Pixels, mask: NDArray[np.bool_]) -> Image.
         picture.putalpha(source.getchannel("A"))
     picture.info = dict(source.info)
     return picture
+
+
+def asked_info(model: str, settings: Settings, seed: int) -> dict[str, str]:
+    """What was asked of a model, for the PNG file of a candidate."""
+    told = {"model": model, "seed": seed, **settings.model_dump(exclude={"model", "regions", "seeds"})}
+    return {ASKED: json.dumps(told)}
+
+
+def read_asked(path: Path) -> dict[str, Any] | None:
+    """What `asked_info` put into a PNG file, or None if there is nothing of it that can be used."""
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            values = dict(json.loads(picture.info[ASKED]))
+        seed = values.pop("seed")
+        asked = Settings.model_validate({**values, "seeds": [seed]})
+    except Exception:  # a damaged file may raise anything
+        return None
+    return {"seed": seed, **asked.model_dump(exclude={"regions", "seeds"})}
 
 
 def save_path(folder: Path, stem: str, edit: str, index: int) -> Path:

@@ -27,7 +27,6 @@ CLASSES: dict[str, Literal["prompt", "instruct"]] = {
 GUIDANCE_SCALE = 7.5  # both pipelines' own
 IMAGE_GUIDANCE_SCALE = 1.5  # of InstructPix2Pix, arXiv 2211.09800
 STEPS = 50
-KEY = "paint_by_example_prompt"  # of the text chunk in a result's file
 
 
 class PromptedModel:
@@ -76,7 +75,7 @@ class PromptedModel:
             raise ModelError(f"cannot load {name} with diffusers from {model}: {reason}") from error
         self.pipeline.to(dtype)  # not while loading: versions of diffusers differ in what they call that
         self.pipeline.set_progress_bar_config(disable=True)
-        self.device, self.name = device, name
+        self.device = device
         self.text_on_cpu = text_on_cpu and not offload
         if offload:
             self.pipeline.enable_model_cpu_offload(device=device)
@@ -119,9 +118,7 @@ class PromptedModel:
                 pixels = paste_back(pixels, picture, part.mask, box)
                 flagged = flag if flagged is None else flagged or bool(flag)
             mask = np.logical_or.reduce([part.mask for part in work.parts])
-            told = {"model": self.name, "seed": seed, **asked.model_dump(exclude={"model", "regions", "seeds"})}
-            info = {KEY: json.dumps(told)}
-            made.append(Made(kept(work.source, pixels, mask), seed, info, flagged=flagged, boxes=boxes))
+            made.append(Made(kept(work.source, pixels, mask), seed, {}, flagged=flagged, boxes=boxes))
         return made
 
     def _paint(

@@ -109,22 +109,22 @@ export class Editing extends EventTarget {
     this.past = [];
     /** @type {{doc: Doc, label: string}[]} */
     this.future = [];
-    this.last = { label: "", time: 0 };
+    this.last = { merge: "", time: 0 };
   }
 
   /**
-   * @param {string} label what was done, a key of the words; equal ones in quick succession become one if `merge`
+   * @param {string} label what was done, a key of the words
    * @param {Doc} doc what it is now
-   * @param {boolean} [merge]
+   * @param {string} [merge] what it was done to: in quick succession, changes of the same become one
    */
-  change(label, doc, merge = false) {
+  change(label, doc, merge = "") {
     if (doc === this.doc) return;
     const now = performance.now();
-    const same = merge && label === this.last.label && now - this.last.time < MERGE_MS && this.past.length > 0;
+    const same = merge && merge === this.last.merge && now - this.last.time < MERGE_MS && this.past.length > 0;
     if (!same) this.past.push({ doc: this.doc, label });
     if (this.past.length > KEPT) this.past.shift();
     this.future = [];
-    this.last = { label, time: now };
+    this.last = { merge, time: now };
     this.set(doc);
   }
 
@@ -133,7 +133,10 @@ export class Editing extends EventTarget {
    * @param {Partial<Settings>} settings
    */
   settle(label, settings) {
-    this.change(label, { ...this.doc, settings: { ...this.doc.settings, ...settings } }, true);
+    const { doc } = this;
+    const keys = /** @type {(keyof Settings)[]} */ (Object.keys(settings));
+    if (keys.every((key) => settings[key] === doc.settings[key])) return this.set(doc);
+    this.change(label, { ...doc, settings: { ...doc.settings, ...settings } }, keys.join());
   }
 
   /** @param {Doc} doc that takes the place of this one, without undo */
@@ -160,7 +163,7 @@ export class Editing extends EventTarget {
     const step = from.pop();
     if (!step) return null;
     to.push({ doc: this.doc, label: step.label });
-    this.last = { label: "", time: 0 };
+    this.last = { merge: "", time: 0 };
     this.set(step.doc);
     return step.label;
   }

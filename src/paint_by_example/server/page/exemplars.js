@@ -58,7 +58,11 @@ export function showExemplars(editing, choose) {
     const { name } = exemplar.picture;
     const title = say("useExemplar", { name });
     const use = button(null, (event) => pick(exemplar, event.shiftKey), { title });
-    use.append(make("img", { src: exemplarThumb(exemplar), alt: "" }));
+    use.append(make("img", { src: exemplarThumb(exemplar), alt: "", draggable: false }));
+    use.oncontextmenu = (event) => {
+      event.preventDefault(); // the right button, or a finger that stays
+      pick(exemplar, true);
+    };
     const crop = button(null, () => cropExemplar(editing, exemplar), { icon: "crop", title: say("cropExemplar", { name }) });
     const remove = button(null, () => discard(exemplar), { icon: "close", title: say("removeExemplar", { name }) });
     return make("div", { className: "tile" }, use, make("div", { className: "corner" }, crop, remove));

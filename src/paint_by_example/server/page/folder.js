@@ -24,6 +24,7 @@ export function browse(roots, take) {
       list.replaceChildren(...entries.map(entry));
       if (!entries.length) list.append(make("p", { className: "quiet" }, say("emptyFolder")));
       up.disabled = !folder;
+      choices.forEach((choice, at) => choice.setAttribute("aria-pressed", String(roots[at] === root)));
     });
 
   /** @param {{name: string, kind: "folder" | "picture"}} one */

@@ -2,7 +2,7 @@
 
 import { readRecord } from "./api.js";
 import { activeRegion, newId } from "./doc.js";
-import { attempt, button, byId, chooseFile, openDialog, tell } from "./dom.js";
+import { attempt, button, byId, chooseFile, make, openDialog, tell } from "./dom.js";
 import { addExemplar } from "./exemplars.js";
 import { capture, context2d, emptyMask } from "./mask.js";
 import { readPicture } from "./pictures.js";
@@ -20,11 +20,13 @@ export class Intake {
    * @param {Editing} editing
    * @param {import("./regions.js").MaskActions} masks
    * @param {number} pixels of a picture, at most
+   * @param {{switch: boolean, models: import("./api.js").Model[]}} models
    */
-  constructor(editing, masks, pixels) {
+  constructor(editing, masks, pixels, models) {
     this.editing = editing;
     this.masks = masks;
     this.pixels = pixels;
+    this.models = models;
     this.#listen();
   }
 
@@ -71,15 +73,20 @@ export class Intake {
    */
   async settings(blob, name) {
     const record = await readRecord(blob, name);
-    const { steps, scheduler, eta, strength, feather, seed } = record;
-    const known = { steps, scheduler, eta, strength, feather, guidance: record.guidance_scale };
+    const { steps, scheduler, eta, strength, feather, seed, prompt = "", negative_prompt: negative = "" } = record;
     const preset = Object.keys(PRESETS).find((one) => PRESETS[one].steps === steps && PRESETS[one].scheduler === scheduler);
-    const settings = { ...this.editing.doc.settings, ...known, rescale: record.guidance_rescale };
-    Object.assign(settings, { preset: preset ?? "custom", candidates: 1 });
+    const { settings: before } = this.editing.doc;
+    const settings = { ...before, steps, scheduler, eta, strength, feather, prompt, negative };
+    Object.assign(settings, { preset: preset ?? "custom", candidates: 1, rescale: record.guidance_rescale });
+    settings.guidance = record.guidance_scale ?? before.guidance;
+    const model = record.model?.path ?? record.model;
+    const there = this.models.models.some((one) => one.name === model);
+    if (there && this.models.switch) settings.model = model;
+    else if (!there && model) tell(say("noModel", { name: model }), true);
     if (Number.isSafeInteger(seed)) Object.assign(settings, { seed, locked: true });
     else tell(say("seedTooLarge", { seed }), true);
     this.editing.change("settingsLoaded", { ...this.editing.doc, settings });
-    tell(say("settingsLoaded", { guidance: settings.guidance, steps, seed: settings.seed }));
+    tell(say("settingsLoaded", { seed: settings.seed }));
   }
 
   /** The demo's photograph and exemplar, with a piece of the sky marked. */
@@ -130,6 +137,7 @@ export class Intake {
    * Ask what a picture is for, where that is not clear.
    *
    * @param {File} file
+   * @returns {Promise<unknown>} once that is settled
    */
   ask(file) {
     if (!this.editing.doc.source) return this.source(file, file.name);
@@ -141,13 +149,16 @@ export class Intake {
     ]);
     const buttons = kinds.map(([key, act]) =>
       button(say(key), () => {
+        settled = attempt(act);
         dialog.close();
-        void attempt(act);
       }, { id: key, className: key === "asExemplar" ? "primary" : "" }),
     );
-    const dialog = openDialog(say("pasteWhat"), [], [...buttons, button(say("cancel"), () => dialog.close())]);
+    /** @type {Promise<void> | null} */
+    let settled = null;
+    const name = make("p", { className: "quiet" }, file.name);
+    const dialog = openDialog(say("pasteWhat"), [name], [...buttons, button(say("cancel"), () => dialog.close())]);
     buttons[0].focus();
-    return Promise.resolve();
+    return new Promise((resolve) => dialog.addEventListener("close", () => resolve(settled)));
   }
 
   #listen() {

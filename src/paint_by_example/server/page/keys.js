@@ -74,7 +74,10 @@ export function listenToKeys(pointer, act) {
     const target = /** @type {HTMLElement} */ (event.target);
     if (document.querySelector("dialog[open]")) return;
     if (event.ctrlKey || event.metaKey) {
-      if (event.key === "Enter") act.run();
+      if (event.key === "Enter") {
+        target.dispatchEvent(new Event("change")); // what is being typed counts
+        act.run();
+      }
       else if (target.matches("input[type=text], input[type=number], textarea")) return;
       else if (event.key.toLowerCase() === "z") event.shiftKey ? act.redo() : act.undo();
       else if (event.key.toLowerCase() === "y") act.redo();

@@ -36,7 +36,7 @@ async function begin() {
   const stage = new Stage(byId("stage"), editing);
   const pointer = new Pointer(stage);
   const masks = new MaskActions(editing);
-  const intake = new Intake(editing, masks, about.limits.pixels);
+  const intake = new Intake(editing, masks, about.limits.pixels, models);
   const settings = new SettingsPanel(editing, models, about.limits, about.schedulers);
   const runs = new Runs();
   const progress = new Progress(runs);

@@ -9,6 +9,8 @@ import { Outline, Stroke } from "./tools.js";
  */
 
 const SMALLEST = 2;
+const NEAR = 16; // pixels of the screen: how close to its first corner a polygon closes
+const STILL = 6; // pixels of the screen that a finger may move and still not draw: a second one may follow
 const ERASER_BUTTON = 32; // of a pen, in PointerEvent.buttons
 
 /** Sends "tool" and "size" when they become others. */
@@ -24,6 +26,10 @@ export class Pointer extends EventTarget {
     this.space = false;
     /** @type {Map<number, Point>} on the screen */
     this.touching = new Map();
+    /** @type {number | null} of a pen on the surface: the hand that holds it draws nothing */
+    this.pen = null;
+    /** @type {Point | null} where a finger was put down that has not moved yet */
+    this.resting = null;
     /** @type {Stroke | null} */
     this.stroke = null;
     this.erase = false;
@@ -98,7 +104,7 @@ export class Pointer extends EventTarget {
     } else if (stage.outline && this.tool === "polygon") {
       stage.outline.to(point);
       const [start] = stage.outline.points;
-      const near = Math.hypot(start.x - point.x, start.y - point.y) * stage.view.scale < 10;
+      const near = Math.hypot(start.x - point.x, start.y - point.y) * stage.view.scale < NEAR;
       if (near && stage.outline.points.length > 2) this.close();
       else stage.outline.corner();
     } else {
@@ -156,20 +162,42 @@ export class Pointer extends EventTarget {
   #down(event) {
     if (!this.stage.editing.doc.source) return;
     event.preventDefault();
+    if (this.pen !== null) return;
+    if (event.pointerType === "pen") this.#takeUpPen(event);
     this.stage.frame.focus({ preventScroll: true });
     this.stage.overlay.setPointerCapture(event.pointerId);
     const place = this.#place(event);
     this.touching.set(event.pointerId, place);
     if (this.touching.size === 2) {
-      this.cancel();
+      if (this.stroke || this.tool !== "polygon") this.cancel();
+      this.resting = null;
       this.doing = "pinch";
     } else if (this.touching.size === 1) {
       const pans = this.space || event.button === 1 || this.tool === "hand";
       this.doing = pans ? "pan" : "draw";
       if (pans) return;
+      if (event.pointerType === "touch") {
+        this.resting = place;
+        return;
+      }
       const erase = event.altKey || event.button === 2 || Boolean(event.buttons & ERASER_BUTTON);
       this.press(this.stage.view.toPicture(place), erase, pressure(event));
     }
+  }
+
+  /** @param {PointerEvent} event of a pen, which goes before fingers */
+  #takeUpPen(event) {
+    this.pen = event.pointerId;
+    this.resting = null;
+    this.touching.clear();
+    if (this.stroke || this.tool !== "polygon") this.cancel();
+  }
+
+  /** A finger that rested begins to draw where it was put down. */
+  #begin() {
+    const { resting } = this;
+    this.resting = null;
+    if (resting) this.press(this.stage.view.toPicture(resting), false);
   }
 
   /** @param {PointerEvent} event */
@@ -180,7 +208,7 @@ export class Pointer extends EventTarget {
     const point = stage.view.toPicture(place);
     if (event.pointerType !== "touch") this.hover(point, false);
     if (!before) {
-      if (stage.outline) this.drag(point); // a polygon between two corners
+      if (stage.outline && event.pointerType !== "touch") this.drag(point); // a polygon between two corners
       return;
     }
     if (this.doing === "pinch") {
@@ -194,6 +222,10 @@ export class Pointer extends EventTarget {
     } else if (this.doing === "pan") {
       stage.view.pan(place.x - before.x, place.y - before.y);
     } else if (this.doing === "draw") {
+      if (this.resting) {
+        if (Math.hypot(place.x - this.resting.x, place.y - this.resting.y) < STILL) return;
+        this.#begin();
+      }
       const events = event.getCoalescedEvents?.() ?? [];
       for (const one of events.length ? events : [event]) {
         this.drag(stage.view.toPicture(this.#place(one)), pressure(one));
@@ -208,8 +240,11 @@ export class Pointer extends EventTarget {
    * @param {boolean} [cancelled]
    */
   #up(event, cancelled = false) {
-    this.touching.delete(event.pointerId);
+    if (event.pointerId === this.pen) this.pen = null;
+    if (!this.touching.delete(event.pointerId)) return;
     if (this.doing === "draw") {
+      if (!cancelled) this.#begin();
+      this.resting = null;
       if (cancelled) this.cancel();
       else this.release();
     }

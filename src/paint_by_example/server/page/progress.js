@@ -14,6 +14,7 @@ export class Progress {
   constructor(runs) {
     this.runs = runs;
     this.place = byId("progress");
+    this.sending = make("p", { className: "quiet" });
     /** @type {Map<string, {card: HTMLElement, text: HTMLElement, bar: HTMLProgressElement, looks: HTMLElement}>} */
     this.cards = new Map();
     runs.addEventListener("change", () => this.update());
@@ -28,7 +29,9 @@ export class Progress {
       this.cards.delete(id);
     }
     for (const run of active) this.#show(run);
-    byId("run").toggleAttribute("aria-busy", this.runs.sending > 0);
+    this.sending.textContent = say("sending");
+    if (this.runs.sending) this.place.append(this.sending);
+    else this.sending.remove();
   }
 
   /** Make all anew, in the present language. */

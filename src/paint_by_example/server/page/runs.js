@@ -1,6 +1,6 @@
 /** Runs: edits that were sent, from the queue to their results, and their history. */
 
-import { cancelEdit, fetchBlob, follow, makeEdit } from "./api.js";
+import { cancelEdit, fetchBlob, follow, get, makeEdit } from "./api.js";
 import { thumbnail } from "./pictures.js";
 import { Preview } from "./preview.js";
 import { forgetPictures, keepPictures, packed, unpacked } from "./session.js";
@@ -34,9 +34,13 @@ import { say } from "./words.js";
  * @property {Edit | null} edit
  * @property {string[]} looks a small picture of each candidate
  * @property {Preview | null} preview
+ * @property {boolean} heard its events are listened to
+ * @property {boolean} ended
  */
 
 const THUMB = 264;
+const STREAMS = 2; // a browser opens six connections to a server, for all its pages; a stream of events keeps one
+const ASK_MS = 1500;
 
 /** Sends "change" for whatever changes, "preview" for a new look, "error" with what went wrong, "done" with a run. */
 export class Runs extends EventTarget {
@@ -47,6 +51,7 @@ export class Runs extends EventTarget {
     /** @type {Map<string, Live>} by run */
     this.live = new Map();
     this.sending = 0;
+    this.asking = 0;
     this.complained = false;
   }
 
@@ -104,10 +109,7 @@ export class Runs extends EventTarget {
 
   /** @param {Run} run */
   async cancel(run) {
-    const edit = await cancelEdit(run.id);
-    const live = this.live.get(run.id);
-    if (live) live.edit = edit;
-    this.#changed();
+    this.#stands(run, await cancelEdit(run.id));
   }
 
   /**
@@ -136,31 +138,56 @@ export class Runs extends EventTarget {
    */
   #follow(run, doc, edit = null) {
     /** @type {Live} */
-    const live = { edit, looks: [], preview: new Preview(doc) };
-    this.live.set(run.id, live);
-    follow(run.id, {
-      state: (now) => {
-        live.edit = now;
-        if (now.state === "queued" || now.state === "running") {
-          run.state = now.state;
+    this.live.set(run.id, { edit, looks: [], preview: new Preview(doc), heard: false, ended: false });
+    this.#listen();
+  }
+
+  /** Listen to the runs that end first, and ask about the others now and then. */
+  #listen() {
+    for (const run of this.active().slice(0, STREAMS)) {
+      const live = this.live.get(run.id);
+      if (!live || live.heard) continue;
+      live.heard = true;
+      follow(run.id, {
+        state: (now) => this.#stands(run, now),
+        step: (step) => {
+          if (live.edit) Object.assign(live.edit, step);
           this.#changed();
-        } else {
-          void this.#end(run, now);
-        }
-      },
-      step: (step) => {
-        if (live.edit) Object.assign(live.edit, step);
-        this.#changed();
-      },
-      preview: async (preview) => {
-        live.looks = preview.pictures;
-        await live.preview?.paint(preview);
-        if (underWay(run)) this.dispatchEvent(new CustomEvent("preview", { detail: { run, live } }));
-      },
-      lost: () => {
-        if (underWay(run)) void this.#end(run, null);
-      },
-    });
+        },
+        preview: async (preview) => {
+          live.looks = preview.pictures;
+          await live.preview?.paint(preview);
+          if (underWay(run)) this.dispatchEvent(new CustomEvent("preview", { detail: { run, live } }));
+        },
+        lost: () => void this.#end(run, null),
+      });
+    }
+    if (this.active().length > STREAMS) this.asking ||= setTimeout(() => this.#ask(), ASK_MS);
+  }
+
+  async #ask() {
+    for (const run of this.active().slice(STREAMS)) {
+      try {
+        this.#stands(run, await get(`/api/edits/${run.id}`));
+      } catch (error) {
+        if (/** @type {any} */ (error).status === 404) void this.#end(run, null);
+      }
+    }
+    this.asking = 0;
+    this.#listen();
+  }
+
+  /**
+   * @param {Run} run
+   * @param {Edit} edit how it stands
+   */
+  #stands(run, edit) {
+    const live = this.live.get(run.id);
+    if (!live || live.ended) return;
+    live.edit = edit;
+    if (edit.state !== "queued" && edit.state !== "running") return void this.#end(run, edit);
+    run.state = edit.state;
+    this.#changed();
   }
 
   /**
@@ -168,7 +195,9 @@ export class Runs extends EventTarget {
    * @param {Edit | null} edit null: the server knows it no more
    */
   async #end(run, edit) {
-    if (!underWay(run)) return;
+    const live = this.live.get(run.id);
+    if (!underWay(run) || live?.ended) return;
+    if (live) live.ended = true;
     try {
       const results = edit?.state === "done" ? await Promise.all(edit.results.map(keepResult)) : [];
       run.state = edit?.state ?? "interrupted";
@@ -178,6 +207,7 @@ export class Runs extends EventTarget {
       this.#complain(error);
     }
     this.live.delete(run.id);
+    this.#listen();
     if (run.results.length) await this.#keep(run);
     else await this.#forget(run).catch(() => undefined);
     if (run.state === "failed" && edit?.error) this.#complain(say("failed", { error: edit.error }));

@@ -74,6 +74,7 @@ export function showWhatIsShown(stage, results) {
   byId("fit").onclick = () => stage.fit();
   const hold = byId("hold");
   hold.addEventListener("pointerdown", () => act.hold(true));
+  hold.addEventListener("contextmenu", (event) => event.preventDefault()); // a finger that stays brings one
   for (const end of ["pointerup", "pointerleave", "pointercancel", "blur"]) hold.addEventListener(end, () => act.hold(false));
   hold.addEventListener("keydown", (event) => {
     if (event.key === " " || event.key === "Enter") act.hold(true);

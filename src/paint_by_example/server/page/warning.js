@@ -1,4 +1,4 @@
-/** A word where the mask is thinner than the model can see. */
+/** A word where the mask is too thin for the model to paint a shape into it. */
 
 import { byId } from "./dom.js";
 import { bounds, whiteCanvas, context2d } from "./mask.js";
@@ -7,7 +7,7 @@ import { say } from "./words.js";
 
 const SURROUNDINGS = 1.75; // the square that is painted: so many times the mask's bounds (crops.CONTEXT)
 const SMALLEST = 128; // and at least so many pixels (crops.MINIMUM_CROP)
-const CELL = 4; // pixels of that square, at the model's size: about the least that leaves a trace in its latents
+const CELL = 8; // pixels of that square, at the model's size, to a cell of its latents: benchmarks/thin_strokes.py
 const LOOK = 512; // the mask is looked at in at most so many pixels a side
 const SHARE = 0.12;
 const PAUSE_MS = 250;
