@@ -158,3 +158,117 @@ def test_what_is_missing_is_said_in_one_line(page: Any) -> None:
     choose(page, "#add-exemplar", broken)
     until(page, "document.querySelectorAll('#alerts .message').length === 3")
     assert "broken.png" in alert(page)
+
+
+@pytest.mark.slow
+def test_many_edits_leave_connections_for_cancelling_them(page: Any) -> None:
+    listening: set[Any] = set()
+    most = 0
+
+    def begun(request: Any) -> None:
+        nonlocal most
+        if "/events" in request.url:
+            listening.add(request)
+            most = max(most, len(listening))
+
+    page.on("request", begun)
+    for ended in ("requestfinished", "requestfailed"):
+        page.on(ended, lambda request: listening.discard(request))
+    page.click("#welcome-example")
+    page.wait_for_selector(".tile")
+    page.select_option("#set-preset", "custom")
+    page.fill("#set-steps", "250")
+    page.press("#set-steps", "Tab")
+    page.click("#sweep")
+    page.fill("#sweep-values", "1 2 3 4 5 6 7 8")
+    page.click("#sweep-run")
+    until(page, "document.querySelectorAll('.job').length === 8")
+    page.keyboard.press("Escape")
+    for left in range(7, -1, -1):  # the last one in the queue first
+        page.locator(".job button").last.click()
+        until(page, f"document.querySelectorAll('.job').length === {left}")
+    assert 1 <= most <= 2
+    assert page.locator("#film button").count() == 0
+
+
+def sent_settings(page: Any, act: Any) -> dict[str, Any]:
+    """The settings of the edit that something sends, which the server is kept from seeing."""
+    sent: list[bytes] = []
+
+    def refuse(route: Any) -> None:
+        sent.append(route.request.post_data_buffer)
+        route.fulfill(status=503, content_type="application/json", body='{"error": "not now"}')
+
+    page.route("**/api/edits", refuse)
+    page.expected_complaints = ("503",)
+    act()
+    page.wait_for_selector("#alerts .message")
+    page.unroute("**/api/edits")
+    settings: dict[str, Any] = json.loads(sent[0][sent[0].index(b'{"model"') :].split(b"\r\n")[0])
+    return settings
+
+
+def test_what_is_being_typed_counts(page: Any) -> None:
+    page.click("#welcome-example")
+    page.wait_for_selector(".tile")
+    page.fill("#set-guidance", "7.5")
+    settings = sent_settings(page, lambda: page.keyboard.press("Control+Enter"))
+    assert settings["guidance_scale"] == 7.5
+    page.fill("#set-feather", "4")
+    page.press("#set-feather", "Tab")
+    page.click("body", position={"x": 700, "y": 30})
+    page.keyboard.press("Control+z")  # one setting at a time, however fast they were changed
+    assert page.input_value("#set-feather") == "0"
+    assert page.input_value("#set-guidance") == "7.5"
+    page.keyboard.press("Control+z")
+    assert page.input_value("#set-guidance") == "5"
+
+
+def test_erasing_goes_to_the_output_folder_and_its_settings_come_back(page: Any, tmp_path: Path) -> None:
+    open_source(page)
+    paint_box(page)
+    page.select_option("#set-model", "cv2")
+    assert page.locator("#exemplars").is_hidden()
+    page.fill("#set-feather", "3")
+    page.press("#set-feather", "Tab")
+    page.click("#run")
+    page.wait_for_selector("#film button", timeout=PATIENCE)
+    with page.expect_download() as download:
+        page.click("#download")
+    path = tmp_path / "erased.png"
+    download.value.save_as(path)
+
+    page.select_option("#set-model", "embedded")
+    page.fill("#set-feather", "9")
+    page.press("#set-feather", "Tab")
+    choose(page, "#load-settings", {"name": "r.png", "mimeType": "image/png", "buffer": path.read_bytes()})
+    until(page, "document.querySelector('#set-feather').value === '3'")
+    assert page.input_value("#set-model") == "cv2"
+    page.click("#undo")
+    assert (page.input_value("#set-model"), page.input_value("#set-feather")) == ("embedded", "9")
+
+    page.click("#browse")
+    page.get_by_role("button", name="Output").click()
+    page.locator(".files button").first.click()
+    until(page, "!document.querySelector('#shown button:nth-child(2)').matches('[aria-pressed=true]')")
+    assert not mask(page).any()  # another photograph: the result, as it lies in the folder
+
+
+def test_several_dropped_pictures_are_asked_about_one_by_one(page: Any) -> None:
+    open_source(page)
+    page.evaluate(
+        """async () => {
+          const data = new DataTransfer();
+          for (const name of ["one.png", "two.png"]) {
+            const canvas = new OffscreenCanvas(30, 30);
+            canvas.getContext("2d").fillRect(0, 0, 30, 30);
+            data.items.add(new File([await canvas.convertToBlob()], name, { type: "image/png" }));
+          }
+          document.querySelector("#stage").dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true }));
+        }"""
+    )
+    for number, name in enumerate(("one.png", "two.png"), 1):
+        page.wait_for_selector(f"dialog:has-text('{name}')")
+        assert page.locator("dialog").count() == 1
+        page.click("#asExemplar")
+        until(page, f"document.querySelectorAll('.tile').length === {number}")
