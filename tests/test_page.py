@@ -128,6 +128,21 @@ def test_the_keyboard_alone_draws_and_sizes(page: Any) -> None:
     until(page, f"Number(document.querySelector('#size-shown').textContent) < {size}")
 
 
+def test_the_focus_stays_when_what_had_it_goes(page: Any) -> None:
+    page.focus("#welcome-example")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".tile")
+    focused = "document.activeElement.id"
+    assert page.evaluate(focused) == "stage"
+    page.focus(".tile .corner button:last-child")
+    page.keyboard.press("Enter")
+    assert page.evaluate(focused) == "drop-exemplar"
+    page.click("#add-region")
+    page.locator(".region .small").last.focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.closest('#regions') !== null")
+
+
 def test_an_exemplar_is_cropped_and_turned(page: Any) -> None:
     choose(page, "#add-exemplar", png(80, 40, 2))
     page.wait_for_selector(".tile")

@@ -47,6 +47,7 @@ def test_a_phone_shows_it_without_scrolling_sideways_and_fingers_draw(phone: Any
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
     phone.touchscreen.tap(*on_screen(phone, 160, 120))
     assert mask(phone)[120, 160]
+    assert phone.get_by_role("button", name="Open photograph").is_visible()  # only its icon is, but it is read aloud
     run = phone.locator("#run").bounding_box()
     assert run["y"] + run["height"] <= 780  # at hand wherever the page is scrolled to
 

@@ -201,11 +201,11 @@ def test_erasing_with_opencv(client: TestClient) -> None:
 def test_files_of_models_without_a_record_tell_what_was_asked(client: TestClient) -> None:
     files = [
         ("source", ("room.png", ask.png(), "image/png")),
-        ("settings", (None, '{"model": "cv2", "feather": 2, "seeds": [4], "regions": [{"box": [8, 8, 20, 20]}]}')),
+        ("settings", (None, '{"model": "cv2", "seeds": [4], "regions": [{"box": [8, 8, 20, 20]}]}')),
     ]
     content = client.get(made(client, files)["results"][0]["url"]).content
     asked = client.post("/api/record", files={"picture": ("out.png", content, "image/png")}).json()
-    assert (asked["model"], asked["seed"], asked["feather"], asked["steps"]) == ("cv2", 4, 2, None)
+    assert (asked["model"], asked["seed"], asked["steps"]) == ("cv2", 4, None)
     for told in ('{"seed": 1, "steps": "many"}', '{"steps": 3}', "[1]", "{"):
         file, text = io.BytesIO(), PngImagePlugin.PngInfo()
         text.add_text("paint_by_example_settings", told)
@@ -268,6 +268,13 @@ def test_mistakes_are_one_line(client: TestClient, change: dict[str, Any], words
     ("files", "words"),
     [
         ([("exemplar", ("c.png", ask.png(), "image/png"))], "source: field required"),
+        (
+            [
+                ("source", ("r.png", ask.png(), "image/png")),
+                ("settings", (None, '{"model": "cv2", "feather": 2, "regions": [{"box": [8, 8, 20, 20]}]}')),
+            ],
+            "feather is for models that are shown an exemplar",
+        ),
         ([("source", ("r.png", ask.png(), "image/png"))], "neither a mask nor a box"),
         (
             [("source", ("r.png", ask.png(), "image/png")), ("mask", ("m.png", ask.mask_png(), ""))],

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from paint_by_example.errors import ModelError, UserError
+from paint_by_example.errors import ModelError
 from paint_by_example.server.erasing import LAMA_SIDE, Lama, Telea
 from paint_by_example.server.messages import Settings
 from paint_by_example.server.models import GONE, OLD_ON_THE_HUB, Loading, Shelf
@@ -230,13 +230,13 @@ def test_a_prompted_edit_is_cancelled_from_within(prompted: Path) -> None:
 
     with pytest.raises(Cancelled):
         model.edit(work(prompt="a chair", steps=5), stop)
-    with pytest.raises(UserError, match="feather"):
-        model.edit(work(prompt="a chair", feather=3), print)
 
 
 def test_a_model_without_weights_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot load sd2 with diffusers from"):
         PromptedModel(tmp_path, "sd2", "prompt", CPU, torch.float32, local_files_only=True)
+    with pytest.raises(ModelError, match="leave --local-files-only out once"):
+        PromptedModel("nobody/nothing", "sd2", "prompt", CPU, torch.float32, local_files_only=True)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

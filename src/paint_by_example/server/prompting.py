@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..crops import context_crop, crop_image, crop_mask, paste_back, resize, resize_mask
-from ..errors import ModelError, UserError
+from ..errors import ModelError
 from ..images import Box
 from ..sampling import make_scheduler, seeded_generators
 from .messages import Kind
@@ -71,6 +71,11 @@ class PromptedModel:
                 model, local_files_only=local_files_only, use_safetensors=True, **options
             )
         except (OSError, ValueError) as error:
+            if local_files_only and not Path(model).is_dir():
+                raise ModelError(
+                    f"{name} is not on this machine: leave --local-files-only out once, so that {model} is downloaded,"
+                    f" or put its folder into --model-dir under the name {name}"
+                ) from error
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"cannot load {name} with diffusers from {model}: {reason}") from error
         self.pipeline.to(dtype)  # not while loading: versions of diffusers differ in what they call that
@@ -96,8 +101,6 @@ class PromptedModel:
     def edit(self, work: Work, on_step: OnStep) -> list[Made]:
         """See `painting.Model.edit`. Of several regions, each has the same prompt."""
         asked = work.settings
-        if asked.feather:
-            raise UserError("feather is for models that are shown an exemplar; leave it out")
         steps = asked.steps or self.steps
         total = steps * len(work.parts) * len(asked.seeds)
         boxes = [context_crop(part.mask) for part in work.parts]

@@ -152,6 +152,8 @@ def check_kind(kind: Kind, settings: Settings, regions: Sequence[Region]) -> Non
         if not all(shown):
             raise UserError("an exemplar is missing: send one for all regions, or one for each")
         return
+    if settings.feather:
+        raise UserError("feather is for models that are shown an exemplar; leave it out")
     if any(shown):
         raise UserError("this model takes no exemplars; leave them out, or choose a model of kind exemplar")
     if kind == "erase" and prompt:

@@ -92,7 +92,10 @@ export function showExemplars(editing, choose) {
       ...region,
       exemplars: region.exemplars.filter((id) => id !== exemplar.id),
     }));
+    const at = doc.exemplars.indexOf(exemplar);
     editing.change("exemplarRemoved", { ...doc, regions, exemplars: doc.exemplars.filter((one) => one !== exemplar) });
+    const tile = tray.children[Math.min(at, tray.children.length - 1)]; // the focus stays near
+    /** @type {HTMLElement | null} */ (tile.matches("button") ? tile : tile.querySelector("button"))?.focus();
   }
 
   function update() {

@@ -81,6 +81,7 @@ async function begin() {
     stage.draw();
   });
   runs.addEventListener("done", () => {
+    if (settings.model.steps === null) void attempt(() => settings.refresh());
     stage.preview = null;
     stage.draw();
   });

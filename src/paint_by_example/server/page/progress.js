@@ -25,7 +25,9 @@ export class Progress {
     const active = this.runs.active();
     for (const [id, { card }] of this.cards) {
       if (active.some((run) => run.id === id)) continue;
+      const focused = card.contains(document.activeElement);
       card.remove();
+      if (focused) byId("run").focus();
       this.cards.delete(id);
     }
     for (const run of active) this.#show(run);
@@ -62,7 +64,7 @@ export class Progress {
   /** @param {Run} run */
   #card(run) {
     const text = make("span", {});
-    const bar = make("progress", { "aria-label": `λ ${run.guidance}` });
+    const bar = make("progress", { "aria-label": run.guidance === null ? run.model : `λ ${run.guidance}` });
     const looks = make("div", { className: "looks" });
     const cancel = button(say("cancel"), () => attempt(() => this.runs.cancel(run)), { className: "small line" });
     const card = make("div", { className: "job" }, make("div", { className: "row" }, text, cancel), bar, looks);

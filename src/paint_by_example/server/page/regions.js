@@ -149,7 +149,8 @@ export function showRegions(editing, masks, exemplars) {
   function update() {
     const focused = [...list.querySelectorAll("button")].indexOf(/** @type {any} */ (document.activeElement));
     list.replaceChildren(...editing.doc.regions.map(chip));
-    list.querySelectorAll("button")[focused]?.focus();
+    const buttons = list.querySelectorAll("button");
+    if (focused >= 0) buttons[Math.min(focused, buttons.length - 1)]?.focus();
     byId("add-region").toggleAttribute("disabled", !editing.doc.source || editing.doc.regions.length >= MOST);
     for (const one of actions.children) one.toggleAttribute("disabled", !editing.doc.source);
   }

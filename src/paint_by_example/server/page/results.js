@@ -59,11 +59,13 @@ export class Results {
     const same = buttons.length === this.strip.children.length && buttons.every((made, at) => made === this.strip.children[at]);
     if (!same) this.strip.replaceChildren(...buttons);
     if (!all.length) this.strip.replaceChildren(make("p", { className: "quiet" }, say("noResults")));
+    this.strip.role = all.length ? "listbox" : "group";
     this.#mark();
   }
 
   /** Make all anew, in the present language. */
   rebuild() {
+    byId("result-actions").replaceChildren();
     for (const made of this.buttons.values()) URL.revokeObjectURL(/** @type {HTMLImageElement} */ (made.firstChild).src);
     this.buttons.clear();
     this.update();
@@ -78,11 +80,11 @@ export class Results {
     if (known) return known;
     const made = button(null, () => attempt(() => this.choose({ run, result })), {});
     made.setAttribute("role", "option");
-    made.title = say("resultName", { guidance: run.guidance, seed: result.seed });
-    made.setAttribute("aria-label", made.title);
+    const label = run.guidance === null ? run.model : `λ ${run.guidance} · ${result.seed}`;
+    made.title = run.guidance === null ? run.model : say("resultName", { guidance: run.guidance, seed: result.seed });
     made.append(
       make("img", { src: URL.createObjectURL(result.thumb), alt: "" }),
-      make("span", {}, `λ ${run.guidance} · ${result.seed}`),
+      make("span", {}, label),
     );
     this.buttons.set(result, made);
     return made;
@@ -100,9 +102,10 @@ export class Results {
   #actions() {
     const place = byId("result-actions");
     if (!this.chosen) {
+      if (place.contains(document.activeElement)) this.strip.focus(); // the buttons go
       place.replaceChildren();
-      return;
     }
+    if (!this.chosen || place.children.length) return;
     const small = "small";
     place.replaceChildren(
       button(say("download"), () => this.download(), { icon: "save", className: small, id: "download" }),
@@ -153,7 +156,7 @@ export class Results {
 
   /** @param {{run: Run, result: Kept}} one */
   #name({ run, result }) {
-    return `${run.name}-λ${run.guidance}-${result.seed}.png`;
+    return `${run.name}-${run.guidance === null ? run.model : `λ${run.guidance}-${result.seed}`}.png`;
   }
 
   download() {
@@ -181,10 +184,10 @@ export class Results {
     if (!chosen) return;
     const all = this.all();
     const at = all.findIndex(({ result }) => result === chosen.result);
-    this.chosen = null;
-    this.stage.show(null);
-    await this.runs.remove(chosen.run, chosen.result);
-    const next = this.all()[Math.min(at, all.length - 2)];
+    const next = all[at + 1] ?? all[at - 1];
     if (next) await this.choose(next);
+    else this.stage.show(null);
+    if (!next) this.chosen = null;
+    await this.runs.remove(chosen.run, chosen.result);
   }
 }

@@ -23,7 +23,8 @@ import { say } from "./words.js";
  * @property {number} created ms
  * @property {string | null} group of a sweep
  * @property {Edit["state"]} state
- * @property {number} guidance
+ * @property {string} model
+ * @property {number | null} guidance null: the model has none
  * @property {number[]} seeds
  * @property {import("./session.js").Packed} doc what was sent
  * @property {Kept[]} results
@@ -87,7 +88,8 @@ export class Runs extends EventTarget {
         created: Date.now(),
         group,
         state: edit.state,
-        guidance: doc.settings.guidance,
+        model: model.name,
+        guidance: model.kind === "erase" ? null : doc.settings.guidance,
         seeds: seedsOf(doc),
         doc: packed(doc),
         results: [],

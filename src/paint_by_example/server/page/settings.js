@@ -1,5 +1,6 @@
 /** The settings of a run, as fields. */
 
+import { get } from "./api.js";
 import { randomSeed } from "./doc.js";
 import { button, byId, icon, make } from "./dom.js";
 import { PRESETS } from "./submission.js";
@@ -51,6 +52,12 @@ export class SettingsPanel {
     return chosenModel(this.models, this.editing.doc.settings);
   }
 
+  /** Ask the server for its models again: more is known of one once it was loaded. */
+  async refresh() {
+    this.models = await get("/api/models");
+    this.update();
+  }
+
   update() {
     const { settings } = this.editing.doc;
     for (const update of this.updates) update(settings, this.model);
@@ -74,14 +81,19 @@ export class SettingsPanel {
       ),
     );
     this.updates.push((_, { kind }) => (more.hidden = kind === "erase"));
+    const guidance = this.#slider("guidance", 0, 15, 0.5, (kind) => kind !== "erase");
+    this.updates.push(({}, { kind }) => {
+      const label = /** @type {HTMLElement} */ (guidance.firstElementChild);
+      label.textContent = say(kind === "exemplar" ? "guidance" : "guidanceWords");
+    });
     this.place.replaceChildren(
       this.#model(),
-      this.#slider("guidance", 0, 15, 0.5, (kind) => kind !== "erase"),
+      guidance,
       this.#slider("candidates", 1, this.limits.candidates, 1, (kind) => kind !== "erase"),
       this.#seed(),
       this.#preset(),
       this.#steps(),
-      this.#slider("feather", 0, 60, 1, () => true),
+      this.#slider("feather", 0, 60, 1, (kind) => kind === "exemplar"),
       more,
     );
     this.prompts.replaceChildren(this.#text("prompt"), this.#text("negative"));
@@ -186,7 +198,7 @@ export class SettingsPanel {
     const field = this.#field("preset", select);
     this.updates.push((settings, model) => {
       field.hidden = model.kind === "erase";
-      own.textContent = say("presetOwn", { steps: model.steps ?? "?" });
+      own.textContent = say(model.steps ? "presetOwn" : "schedulerOwn", { steps: model.steps ?? "" });
       select.value = settings.preset;
     });
     return field;

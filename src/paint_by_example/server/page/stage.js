@@ -69,6 +69,7 @@ export class Stage extends EventTarget {
       if (this.shown) this.show(null); // whoever changes a mask wants to see it
     }
     this.drawn = masks;
+    if (doc.source && this.frame.querySelector(".welcome :focus")) this.frame.focus(); // what was in focus goes
     this.frame.classList.toggle("empty", !doc.source);
     this.draw();
   }

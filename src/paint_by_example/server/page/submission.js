@@ -89,13 +89,14 @@ export async function submission(doc, model) {
  */
 function asked({ settings, ...doc }, model, regions) {
   /** @type {Record<string, unknown>} */
-  const all = { model: model.name, regions, feather: settings.feather, seeds: seedsOf({ ...doc, settings }) };
+  const all = { model: model.name, regions, seeds: seedsOf({ ...doc, settings }) };
   if (model.kind === "erase") return { ...all, seeds: [settings.seed] };
   const preset = PRESETS[settings.preset] ?? settings;
   all.guidance_scale = settings.guidance;
   if (preset.steps) all.steps = preset.steps;
   if (preset.scheduler) all.scheduler = preset.scheduler;
   if (model.kind === "exemplar") {
+    all.feather = settings.feather;
     all.strength = settings.strength;
     all.guidance_rescale = settings.rescale;
     if (preset.scheduler === "ddim") all.eta = settings.eta;

@@ -35,7 +35,7 @@ export function openSweep(runs, start, choose) {
   function draw() {
     addresses.forEach((address) => URL.revokeObjectURL(address));
     addresses = [];
-    const rows = runs.list.filter((run) => group && run.group === group).sort((a, b) => a.guidance - b.guidance);
+    const rows = runs.list.filter((run) => group && run.group === group).sort((a, b) => Number(a.guidance) - Number(b.guidance));
     if (!rows.length) return grid.replaceChildren();
     const seeds = rows[0].seeds;
     const head = make("tr", {}, make("th", {}, "λ"), ...seeds.map((seed) => make("th", {}, String(seed))));
@@ -43,7 +43,7 @@ export function openSweep(runs, start, choose) {
       const cells = run.results.map((result) => {
         const address = URL.createObjectURL(result.thumb);
         addresses.push(address);
-        const title = say("resultName", { guidance: run.guidance, seed: result.seed });
+        const title = say("resultName", { guidance: Number(run.guidance), seed: result.seed });
         const made = button(null, () => (dialog.close(), choose(run, result)), { title });
         made.append(make("img", { src: address, alt: "" }));
         return make("td", {}, made);
