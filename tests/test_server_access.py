@@ -97,6 +97,13 @@ def test_every_answer_has_the_headers_that_protect(client: TestClient, path: str
     assert headers["referrer-policy"] == "no-referrer"
 
 
+def test_browsers_are_told_of_openers_only_where_they_listen(jobs: Jobs) -> None:
+    """Over http from another machine they take it for a mistake, and say so on the console."""
+    for address, told in (("http://127.0.0.1", True), ("http://somewhere:8080", False), ("https://somewhere", True)):
+        headers = client_of(jobs, address, token=TOKEN).get("/health").headers
+        assert ("cross-origin-opener-policy" in headers) == told
+
+
 def test_the_documented_policy_is_the_one_sent() -> None:
     documented = (Path(__file__).parents[1] / "docs" / "http-api.md").read_text()
     _, _, rest = documented.partition("Content-Security-Policy: ")

@@ -39,13 +39,15 @@ POLICY = "; ".join(
 )
 HEADERS = {
     "content-security-policy": POLICY,
-    "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
+
+OPENER = {"cross-origin-opener-policy": "same-origin"}
+"""Only with https or on this machine: elsewhere browsers ignore it, and complain."""
 
 
 class Refused(Exception):
@@ -95,7 +97,7 @@ class Access:
                 if limited.refusal is not None:  # the application made something else of it
                     raise limited.refusal
                 begun = True
-                own = {**HEADERS, "cache-control": "no-store"}
+                own = {**HEADERS, **(OPENER if _is_trustworthy(scope) else {}), "cache-control": "no-store"}
                 present = {name.lower() for name, _ in message["headers"]}
                 extra = [(n.encode(), v.encode()) for n, v in own.items() if n.encode() not in present]
                 message = {**message, "headers": [*message["headers"], *extra]}
@@ -202,6 +204,12 @@ async def _answer(send: Send, status: int, message: str, headers: dict[str, str]
     pairs = [(name.encode(), value.encode()) for name, value in shown.items()]
     await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})
+
+
+def _is_trustworthy(scope: Scope) -> bool:
+    """Whether browsers take what was asked for as coming from where it says (W3C, Secure Contexts, 3.1)."""
+    hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+    return scope["scheme"] == "https" or (bool(hosts) and _name(hosts[0]) in LOOPBACK)
 
 
 def _name(host: str) -> str:

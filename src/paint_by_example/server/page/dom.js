@@ -110,6 +110,7 @@ export function tell(text, bad = false) {
   const message = make("div", { className: bad ? "message bad" : "message" }, make("span", {}, text));
   const close = button(null, () => message.remove(), { icon: "close", title: say("close") });
   message.append(close);
+  for (const one of [...place.children]) if (one.textContent === text) one.remove(); // it is said once
   place.append(message);
   while (place.children.length > (bad ? 3 : 1)) place.firstElementChild?.remove();
   if (!bad) setTimeout(() => message.remove(), 3500);
