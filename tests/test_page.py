@@ -69,6 +69,25 @@ def test_a_mask_grows_shrinks_and_is_read_again(page: Any) -> None:
     assert "300×300" in alert(page)
 
 
+def test_another_tab_takes_no_pictures_away(page: Any, address: str) -> None:
+    open_source(page)
+    page.wait_for_timeout(1000)  # it is stored
+    other = page.context.new_page()
+    other.goto(address)
+    other.wait_for_selector("#stage:not(.empty)", timeout=PATIENCE)
+    choose(other, "#open-source", png(200, 200, 2))
+    other.wait_for_timeout(1000)
+    other.reload()  # what nothing needs any more is forgotten now, and that is the first tab's photograph
+    other.wait_for_selector("body[data-ready]", timeout=PATIENCE)
+    other.close()
+    paint_box(page)
+    drawn = mask(page)
+    page.wait_for_timeout(1000)
+    page.reload()
+    page.wait_for_selector("body[data-ready]", timeout=PATIENCE)
+    np.testing.assert_array_equal(mask(page), drawn)
+
+
 def test_distances_are_exact(page: Any) -> None:
     random = np.random.default_rng(0)
     for height, width, share in ((17, 23, 0.05), (1, 9, 0.3), (12, 1, 0.3)):

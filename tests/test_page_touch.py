@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.page_client import mask, on_screen, open_source, opened
+from tests.page_client import PATIENCE, mask, on_screen, open_source, opened
 
 Place = tuple[float, float]
 
@@ -115,3 +115,31 @@ def test_the_hand_that_holds_a_pen_draws_nothing(phone: Any) -> None:
     fingers.send("touchEnd")
     assert mask(phone)[200, 240:280].all()  # without the pen, a finger draws again
     assert np.count_nonzero(drawn) < np.count_nonzero(mask(phone))
+
+
+def test_two_fingers_look_closer_at_a_result(phone: Any) -> None:
+    fingers = Fingers(phone)
+    phone.click("#tool-box")
+    fingers.send("touchStart", on_screen(phone, 100, 80))
+    fingers.send("touchMove", on_screen(phone, 200, 160))
+    fingers.send("touchEnd")
+    phone.select_option("#set-model", "cv2")
+    phone.click("#run")
+    phone.wait_for_selector("#film button", timeout=PATIENCE)
+    phone.evaluate("scrollTo(0, 0)")
+    phone.click("#show-split")
+    before, border = shown_scale(phone), int(phone.input_value("#split"))
+    slider = phone.locator("#split").bounding_box()
+    x, y = slider["x"] + 20 + (slider["width"] - 40) * border / 1000, slider["y"] + slider["height"] / 2
+    fingers.send("touchStart", (x, y))
+    for by in range(10, 90, 10):
+        fingers.send("touchMove", (x + by, y))
+    fingers.send("touchEnd")
+    assert int(phone.input_value("#split")) > border + 100
+    left, right = on_screen(phone, 60, 200), on_screen(phone, 90, 200)
+    fingers.send("touchStart", left)
+    fingers.send("touchStart", left, right)
+    fingers.send("touchMove", (left[0] - 30, left[1]), (right[0] + 30, right[1]))
+    fingers.send("touchEnd")
+    assert shown_scale(phone) > before
+    assert phone.get_attribute("#show-split", "aria-pressed") == "true"

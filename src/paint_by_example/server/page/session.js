@@ -2,7 +2,8 @@
 
 import { DEFAULTS } from "./doc.js";
 import { readPicture } from "./pictures.js";
-import { drop, ids, put, take } from "./storage.js";
+import { drop, holds, ids, put, take } from "./storage.js";
+import { say } from "./words.js";
 
 /**
  * @typedef {import("./doc.js").Doc} Doc
@@ -20,16 +21,13 @@ import { drop, ids, put, take } from "./storage.js";
 
 const CURRENT = "current";
 const PAUSE_MS = 600;
-/** @type {Set<string>} */
-const stored = new Set();
 /** @type {Map<string, WeakRef<Picture>>} */
 const read = new Map();
 
 /** @param {Picture} picture */
 export async function keepPicture(picture) {
   read.set(picture.id, new WeakRef(picture));
-  if (stored.has(picture.id)) return;
-  stored.add(picture.id);
+  if (await holds("pictures", picture.id)) return; // another tab may have forgotten it meanwhile
   await put("pictures", { id: picture.id, name: picture.name, blob: picture.blob });
 }
 
@@ -40,9 +38,9 @@ export async function keepPicture(picture) {
 export async function pictureOf(id) {
   const known = read.get(id)?.deref();
   if (known) return known;
-  const { name, blob } = await take("pictures", id);
-  const picture = await readPicture(blob, name, id);
-  stored.add(id);
+  const found = await take("pictures", id);
+  if (!found) throw new Error(say("pictureGone"));
+  const picture = await readPicture(found.blob, found.name, id);
   read.set(id, new WeakRef(picture));
   return picture;
 }

@@ -56,6 +56,15 @@ export function take(store, id) {
 
 /**
  * @param {StoreName} store
+ * @param {string} id
+ * @returns {Promise<boolean>} whether there is such a thing
+ */
+export async function holds(store, id) {
+  return (await transact(store, "readonly", (place) => place.getKey(id))) !== undefined;
+}
+
+/**
+ * @param {StoreName} store
  * @returns {Promise<any[]>}
  */
 export function all(store) {

@@ -170,6 +170,7 @@ export default {
   keyInvert: "Invert the mask",
   keyClear: "Clear the mask",
   keyHelp: "This list",
+  pictureGone: "The browser has forgotten a picture of this.",
   unsaved: "The browser stores nothing here ({error}): results do not survive a reload.",
   flagged: "The safety checker marked this result.",
 };

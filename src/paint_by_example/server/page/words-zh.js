@@ -170,6 +170,7 @@ export default {
   keyInvert: "反选蒙版",
   keyClear: "清除蒙版",
   keyHelp: "本列表",
+  pictureGone: "浏览器中已没有其中的一张图片。",
   unsaved: "浏览器无法存储（{error}）：刷新后结果不会保留。",
   flagged: "安全检查标记了此结果。",
 };
