@@ -119,6 +119,34 @@ def test_a_thin_stroke_is_warned_of(page: Any) -> None:
     assert "thinner" in page.locator("#warning").inner_text()
 
 
+@pytest.mark.parametrize(
+    ("source", "box", "warned"),
+    [
+        ((640, 480), (100, 100, 500, 120), 40),  # 640 pixels become the model's 128: a cell is 40 pixels
+        ((640, 480), (100, 100, 500, 160), None),
+        ((3840, 2160), (0, 0, 3840, 2), 240),  # hardly a pixel of the mask, which is kept smaller
+        ((3840, 2160), (3000, 2000, 3300, 2150), None),
+        ((300, 300), (0, 0, 300, 300), None),
+    ],
+)
+def test_what_is_thinner_than_a_cell_of_the_model_is_thin(
+    page: Any, source: tuple[int, int], box: tuple[int, int, int, int], warned: int | None
+) -> None:
+    found = page.evaluate(
+        """async ([[width, height], [left, top, right, bottom]]) => {
+          const { emptyMask, capture, context2d } = await import("/page/mask.js");
+          const { thinnest } = await import("/page/warning.js");
+          const empty = emptyMask(width, height);
+          const context = context2d(Object.assign(document.createElement("canvas"), empty));
+          const scale = empty.width / width;
+          context.fillRect(left * scale, top * scale, (right - left) * scale, (bottom - top) * scale);
+          return thinnest(capture(empty, context), { width, height }, 128);
+        }""",
+        [source, box],
+    )
+    assert found == warned
+
+
 def test_the_keyboard_alone_draws_and_sizes(page: Any) -> None:
     open_source(page)
     page.focus("#stage")

@@ -1,5 +1,6 @@
 """The server as people start it: flags, examples, a kill under load, many clients at once."""
 
+import contextlib
 import json
 import os
 import re
@@ -107,6 +108,23 @@ def test_a_client_that_leaves_ends_its_stream_only(server: ask.Process) -> None:
     name = server.client.post("/api/edits", files=ask.parts(steps=60)).json()["id"]
     with server.client.stream("GET", f"/api/edits/{name}/events") as stream:
         next(stream.iter_lines())
+    assert ask.wait(server.client, name)["state"] == "done"
+
+
+def test_slow_clients_hold_nobody_up(server: ask.Process) -> None:
+    """Forty that never read their events, forty that have sent half an upload, and one that is served meanwhile."""
+    name = server.client.post("/api/edits", files=ask.parts(steps=100)).json()["id"]
+    port = server.client.base_url.port
+    host = f"Host: 127.0.0.1:{port}\r\n"
+    upload = f"POST /api/edits HTTP/1.1\r\n{host}Content-Type: multipart/form-data; boundary=x\r\n"
+    upload += "Content-Length: 900000\r\n\r\n--x"
+    with contextlib.ExitStack() as stack:
+        for text in [f"GET /api/edits/{name}/events HTTP/1.1\r\n{host}\r\n", upload] * 40:
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            slow.sendall(text.encode())
+        assert server.client.get("/health", timeout=5).json()["status"] == "ok"
+        edit = server.client.post("/api/edits", files=ask.parts()).json()["id"]
+        assert ask.wait(server.client, edit)["state"] == "done"
     assert ask.wait(server.client, name)["state"] == "done"
 
 

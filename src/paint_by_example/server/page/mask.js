@@ -128,6 +128,31 @@ export function flat(mask) {
 }
 
 /**
+ * @param {Mask} mask
+ * @param {Rect} box around all of it
+ * @param {number} factor whole
+ * @returns {{width: number, height: number, pixels: Uint8Array}} the box, smaller, with a pixel of nothing around it;
+ *   each pixel is the most of its square: no stroke is too thin to be left
+ */
+export function pooled(mask, box, factor) {
+  const width = Math.ceil((box.right - box.left) / factor) + 2;
+  const height = Math.ceil((box.bottom - box.top) / factor) + 2;
+  const pixels = new Uint8Array(width * height);
+  mask.tiles.forEach((tile, index) => {
+    if (!tile) return;
+    const rect = tileRect(mask, index);
+    for (let y = 0, at = 0; y < rect.height; y++) {
+      const start = (Math.floor((rect.top + y - box.top) / factor) + 1) * width;
+      for (let x = 0; x < rect.width; x++, at++) {
+        if (tile[at] < 128) continue; // as the box has it
+        pixels[start + Math.floor((rect.left + x - box.left) / factor) + 1] = 255;
+      }
+    }
+  });
+  return { width, height, pixels };
+}
+
+/**
  * @param {Mask} mask whose size is taken
  * @param {Uint8Array} all width * height
  * @returns {Mask}

@@ -1,14 +1,14 @@
 /** A word where the mask is too thin for the model to paint a shape into it. */
 
 import { byId } from "./dom.js";
-import { bounds, whiteCanvas, context2d } from "./mask.js";
+import { bounds, pooled } from "./mask.js";
 import { thinShare } from "./shape.js";
 import { say } from "./words.js";
 
 const SURROUNDINGS = 1.75; // the square that is painted: so many times the mask's bounds (crops.CONTEXT)
 const SMALLEST = 128; // and at least so many pixels (crops.MINIMUM_CROP)
 const CELL = 8; // pixels of that square, at the model's size, to a cell of its latents: benchmarks/thin_strokes.py
-const LOOK = 512; // the mask is looked at in at most so many pixels a side
+const LOOK = 320; // what is masked is looked at in at most so many pixels a side
 const SHARE = 0.12;
 const PAUSE_MS = 250;
 
@@ -25,12 +25,9 @@ export function thinnest(mask, source, imageSize) {
   const longest = Math.max(box.right - box.left, box.bottom - box.top) * scale;
   const side = Math.min(Math.max(longest * SURROUNDINGS, SMALLEST), Math.max(source.width, source.height));
   const least = (CELL * side) / imageSize;
-  const look = Math.min(1, LOOK / Math.max(mask.width, mask.height));
-  const [width, height] = [Math.round(mask.width * look), Math.round(mask.height * look)];
-  const { data } = context2d(whiteCanvas(mask, width, height)).getImageData(0, 0, width, height);
-  const pixels = new Uint8Array(width * height);
-  for (let at = 0; at < pixels.length; at++) pixels[at] = data[at * 4 + 3];
-  return thinShare(pixels, width, height, (least / scale) * look) > SHARE ? Math.ceil(least) : null;
+  const factor = Math.ceil(Math.max(box.right - box.left, box.bottom - box.top) / LOOK);
+  const { width, height, pixels } = pooled(mask, box, factor);
+  return thinShare(pixels, width, height, least / scale / factor) > SHARE ? Math.ceil(least) : null;
 }
 
 /**
