@@ -260,3 +260,30 @@ def test_both_languages_have_all_words_and_are_shown(page: Any) -> None:
           .map((one) => one.outerHTML)"""
     )
     assert unnamed == []
+
+
+def test_the_server_s_picture_is_opened_and_then_what_was_made_of_it(browser: Any, tmp_path: Path) -> None:
+    """Also where the page was used for another picture before, which comes back with undo."""
+    context = browser.new_context(viewport={"width": 1280, "height": 760}, locale="en-GB")
+    page = context.new_page()
+    port: tuple[str, ...] = ()
+    for width in (320, 200):
+        picture = tmp_path / f"picture-{width}.png"
+        picture.write_bytes(ask.png(width, 240, width))
+        log = tmp_path / f"log-{width}"
+        flags = ("--input", str(picture), *port)
+        with ask.serving(Path("embedded"), tmp_path / "state", *flags, log=log) as server:
+            port = ("--port", str(server.client.base_url.port))
+            page.goto(server.address)
+            page.wait_for_selector("body[data-ready]", timeout=PATIENCE)
+            assert mask(page).shape == (240, width)
+            if width == 200:
+                page.click("#undo")
+                assert mask(page).shape == (240, 320)
+                page.click("#redo")
+            page.click("#mask-invert")
+            page.wait_for_timeout(1000)
+            page.reload()
+            page.wait_for_selector("body[data-ready]", timeout=PATIENCE)
+            assert mask(page).all()  # not opened anew
+    context.close()

@@ -1,6 +1,6 @@
 /** The page: its parts, made and joined. */
 
-import { get } from "./api.js";
+import { fetchBlob, get } from "./api.js";
 import { Editing, emptyDoc, randomSeed } from "./doc.js";
 import { attempt, button, byId, complain, drawIcons, make, tell } from "./dom.js";
 import { showExemplars } from "./exemplars.js";
@@ -168,10 +168,22 @@ async function resume(editing, runs, intake, about) {
   }
   keepSession(editing);
   const picture = about.input?.picture;
-  if (picture && !editing.doc.source) {
-    const answer = await fetch(`/api/files/picture?${new URLSearchParams({ root: "input", path: picture })}`);
-    await intake.source(await answer.blob(), picture.split("/").pop() ?? picture);
-  }
+  if (picture) await attempt(() => beginWith(picture, editing, intake));
+}
+
+/**
+ * Open the picture that the server was started with, unless it was opened before and worked on since.
+ *
+ * @param {string} picture
+ * @param {Editing} editing
+ * @param {Intake} intake
+ */
+async function beginWith(picture, editing, intake) {
+  const mark = JSON.stringify((await get("/api/files?root=input")).entries);
+  if (editing.doc.source && localStorage.getItem("pbe-input") === mark) return;
+  const blob = await fetchBlob(`/api/files/picture?${new URLSearchParams({ root: "input", path: picture })}`);
+  await intake.source(blob, picture.split("/").pop() ?? picture);
+  localStorage.setItem("pbe-input", mark);
 }
 
 /**
