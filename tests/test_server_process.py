@@ -328,6 +328,25 @@ def test_a_window_is_a_browser_s_app_and_ends_the_server(monkeypatch: pytest.Mon
     assert (tmp_path / "asked").read_text().startswith("--app=http://127.0.0.1:1/ --window-size=800,600 ")
 
 
+def test_a_window_that_cannot_be_shown_leaves_the_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    browser = tmp_path / "chromium"
+    browser.write_text("#!/bin/sh\nexit 3\n")
+    browser.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    stopped: list[bool] = []
+    monkeypatch.setattr(command, "stop", lambda: stopped.append(True))
+    command.open_window("http://127.0.0.1:1/", (800, 600), ends=True)
+    said, deadline = "", time.monotonic() + 20
+    while "opened no window (status 3); open http://127.0.0.1:1/" not in said:
+        assert time.monotonic() < deadline
+        said += capsys.readouterr().err
+        time.sleep(0.01)
+    assert not stopped
+
+
 def test_without_such_a_browser_the_usual_one_opens(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,8 +98,10 @@ def open_window(address: str, size: tuple[int, int], ends: bool) -> None:
     window = subprocess.Popen([found, *look], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def wait() -> None:
-        window.wait()
-        if ends:
+        status = window.wait()
+        if status != 0:  # it cannot be shown here: no display, or the user is root
+            print(f"pbe: {found} opened no window (status {status}); open {address} in a browser", file=sys.stderr)
+        elif ends:
             stop()
 
     threading.Thread(target=wait, name="window", daemon=True).start()
