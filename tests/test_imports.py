@@ -18,7 +18,7 @@ ROWS = (
     {"errors"},
     {"images", "efficientnet", "weights", "state", "processes"},
     {"conditioning", "attention", "autoencoder", "crops", "ldm", "compat"},
-    {"layout", "sampling", "data", "structure", "prior", "network", "record", "switches"},
+    {"layout", "sampling", "batching", "data", "structure", "prior", "network", "record", "switches"},
     {"checkpoint", "inputs", "settings"},
     {"painter"},
     {"edit"},

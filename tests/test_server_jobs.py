@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
+from paint_by_example.batching import SharedNetwork, worthwhile
 from paint_by_example.errors import ModelError, UserError
 from paint_by_example.server import worker
 from paint_by_example.server.app import Options, create_app
-from paint_by_example.server.batching import SharedNetwork, worthwhile
 from paint_by_example.server.jobs import Job, Jobs, QueueFull
 from paint_by_example.server.messages import Edit, Settings
 from paint_by_example.server.models import Shelf, Shelved

@@ -15,6 +15,7 @@ from typing import Any
 from .. import __version__
 from ..errors import UserError
 from .arguments import UsageError, parse
+from .batch import batch, batch_options
 from .compare import Compare, compare
 from .edit import Edit, edit
 from .evaluate import evaluate, evaluate_options
@@ -43,6 +44,7 @@ class Command:
 
 COMMANDS = {
     "edit": Command("paint an exemplar into a picture", lambda: Edit, edit),
+    "batch": Command("make all edits of a table", batch_options, batch),
     "serve": Command("serve a page to edit pictures on", lambda: Serve, serve),
     "info": Command("say what a model is", lambda: Info, info),
     "convert": Command("write a model in another layout", lambda: Convert, convert),

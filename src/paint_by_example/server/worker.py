@@ -9,8 +9,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from ..batching import SharedNetwork, worthwhile
 from ..errors import UserError
-from .batching import SharedNetwork, worthwhile
 from .erasing import Telea
 from .models import FILL
 from .painting import Cancelled

@@ -1,0 +1,42 @@
+"""What a batch is told, and what it says in the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """Make all edits of a table. Running it again makes only what is missing."""
+
+    table: tyro.conf.Positional[Path]
+    """CSV, JSON lines or Parquet: source, mask or box, exemplar, and settings as columns."""
+    output: tyro.conf.Positional[Path]
+    """Folder for the results, manifest.jsonl and failed.jsonl."""
+    model: str = "embedded"
+    """As for pbe edit."""
+    device: tuple[str, ...] = ()
+    """Devices, a process for each: cuda:0 cuda:1. The best there is if not given."""
+    processes: int = 1
+    """Processes on each device; they share the processor's cores. With ray, actors on the whole cluster."""
+    batch: int = 1
+    """Edits whose calls of the U-Net are made as one. Above 1 results agree with single edits up to rounding only."""
+    engine: Literal["local", "ray"] = "local"
+    """ray: Ray Data spreads the rows over a cluster, whose machines all see the table's pictures and the output."""
+    ray_address: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """Of the cluster; a new one on this machine if not given."""
+
+
+@dataclass
+class Outcome:
+    """What became of a table."""
+
+    made: int = 0
+    """Results made by this run."""
+    kept: int = 0
+    """Rows whose result was there."""
+    failed: int = 0

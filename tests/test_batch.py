@@ -1,0 +1,352 @@
+"""Tables of edits: what they become, what is made again, and what is left when a run is killed."""
+
+import csv
+import fcntl
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from paint_by_example import load_pipeline
+from paint_by_example.batch import BatchConfig, Outcome, run_batch
+from paint_by_example.batch.table import COLUMNS, Row, read_table
+from paint_by_example.cli import main
+from paint_by_example.errors import DataError
+from paint_by_example.record import read_record
+from tests import tiny
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.test_batch"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Any:
+    """Processes of a batch share the cores, so results are compared with one thread each."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def write_table(folder: Path, rows: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    for number in range(3):
+        tiny.picture(60, 44, seed=number).save(folder / f"source-{number}.png")
+        tiny.picture(40, 20, seed=10 + number).save(folder / f"exemplar-{number}.png")
+    mask = Image.new("L", (60, 44))
+    mask.paste(255, (10, 10, 30, 30))
+    mask.save(folder / "mask.png")
+    with (folder / "table.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["source", "box", "mask", "exemplar", "steps", "seed"])
+        for number in range(rows):
+            where = ["", "mask.png"] if number % 5 == 0 else [f"4,6,22,{20 + number % 5}", ""]
+            table.writerow([f"source-{number % 3}.png", *where, f"exemplar-{number // 3 % 3}.png", 2, number])
+    return folder / "table.csv"
+
+
+def config(table: Path, output: Path, models: dict[str, Path], **given: Any) -> BatchConfig:
+    settings: dict[str, Any] = {"model": str(models["embedded"]), "device": ("cpu",)}
+    return BatchConfig(table, output, **(settings | given))
+
+
+def results(output: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (output / "results").rglob("*") if path.is_file()}
+
+
+def manifest(output: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (output / "manifest.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_columns_are_the_settings_of_an_edit() -> None:
+    assert {"source", "mask", "box", "exemplar", "seed", "guidance_scale", "scheduler", "feather"} <= set(COLUMNS)
+    assert "on_step" not in COLUMNS
+
+
+def test_a_table_is_the_same_in_all_formats(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    (tmp_path / "t.csv").write_text(
+        'source,box,exemplar,seed,guidance_scale\ns.png,"1,2,3,4;5,6,7,8",a.png;b.png,3,2\n'
+    )
+    asked: dict[str, Any] = {"source": "s.png", "box": [[1, 2, 3, 4], [5, 6, 7, 8]], "exemplar": ["a.png", "b.png"]}
+    asked |= {"seed": 3, "guidance_scale": 2.0}
+    (tmp_path / "t.jsonl").write_text(json.dumps(asked) + "\n")
+    parquet.write_table(pyarrow.Table.from_pylist([asked]), tmp_path / "t.parquet")
+    first, *others = ([*read_table(tmp_path / f"t.{kind}")] for kind in ("csv", "jsonl", "parquet"))
+    assert others == [first, first]
+    (row,) = first
+    assert isinstance(row, Row)
+    assert row.boxes == ((1, 2, 3, 4), (5, 6, 7, 8))
+    assert row.exemplars == (str(tmp_path / "a.png"), str(tmp_path / "b.png"))
+    assert row.settings == {"seed": 3, "guidance_scale": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("source,colour\n", "no rows"),
+        ("source,colour\na.png,red\n", "column 'colour' is not known; there are source, mask"),
+        ("", "no rows"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_table(tmp_path / "t.csv")
+    with pytest.raises(DataError, match="cannot read the table"):
+        read_table(tmp_path / "missing.csv")
+    with pytest.raises(DataError, match="suffix"):
+        read_table(tmp_path / "table.xls")
+
+
+# --- its results ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A table of 30 rows and its output."""
+    folder = tmp_path_factory.mktemp("batch")
+    table = write_table(folder, 30)
+    assert run_batch(config(table, folder / "whole", models)) == Outcome(made=30)
+    return table, folder / "whole"
+
+
+def test_results_are_those_of_single_edits(whole: tuple[Path, Path], models: dict[str, Path]) -> None:
+    table, output = whole
+    pipeline = load_pipeline(models["embedded"], device="cpu")
+    rows, lines = read_table(table), manifest(output)
+    assert [line["row"] for line in lines] == list(range(1, 31))
+    assert len(results(output)) == 30
+    for row, line in zip(rows, lines, strict=True):
+        assert isinstance(row, Row)
+        where: dict[str, Any] = {"mask": row.masks[0]} if row.masks else {"box": row.boxes[0]}
+        single = pipeline.edit(row.source, exemplar=row.exemplars[0], **where, **row.settings)
+        with Image.open(output / line["result"]) as made:
+            assert (np.asarray(made) == np.asarray(single.images[0])).all()
+        assert line["seed"] == row.settings["seed"]
+        assert line["settings"] == {"steps": 2}
+    record = read_record(output / lines[3]["result"])
+    assert Path(str(record.source.path)).samefile(table.parent / "source-0.png")
+    assert record.seed == 3
+
+
+def test_only_what_is_missing_is_made(whole: tuple[Path, Path], models: dict[str, Path], tmp_path: Path) -> None:
+    table, output = write_table(tmp_path / "table", 4), tmp_path / "out"
+    assert run_batch(config(table, output, models)) == Outcome(made=4)
+    before = {path: path.stat().st_mtime_ns for path in (output / "results").rglob("*.png")}
+    text = table.read_text().splitlines()
+    table.write_text("\n".join([text[0], text[4], text[1], text[2].replace(",2,1", ",3,1"), text[3]]) + "\n")
+    assert run_batch(config(table, output, models)) == Outcome(made=1, kept=3)
+    assert all(path.stat().st_mtime_ns == since for path, since in before.items())
+    tiny.picture(40, 20, seed=99).save(table.parent / "exemplar-0.png")
+    assert run_batch(config(table, output, models)).made == 3  # row 4 has another exemplar
+    assert run_batch(config(table, output, models, model=str(models["clip"]))).made == 4
+
+
+def test_bad_rows_are_told_and_the_rest_goes_on(
+    models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, output = write_table(tmp_path, 3), tmp_path / "out"
+    with table.open("a") as file:
+        file.write('missing.png,"1,2,3,4",,exemplar-0.png,2,0\n')
+        file.write('source-0.png,"100,100,120,120",,exemplar-0.png,2,0\n')
+        file.write("source-0.png,,,exemplar-0.png,2,0\n")
+        file.write('source-0.png,"1,2,9,9",,exemplar-0.png,many,0\n')
+    command = ["batch", str(table), str(output), "--model", str(models["embedded"]), "--device", "cpu", "--json"]
+    assert main(command) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"made": 3, "kept": 0, "failed": 4}
+    assert "4 rows failed" in printed.err
+    failed = [json.loads(line) for line in (output / "failed.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in failed] == [4, 5, 6, 7]
+    for line, reason in zip(failed, ("missing.png", "box", "either a mask or a box", "steps must be"), strict=True):
+        assert reason in line["reason"]
+        assert "\n" not in line["reason"]
+    write_table(tmp_path, 3)
+    assert main(command) == 0
+    assert not (output / "failed.jsonl").exists()
+
+
+def test_rows_that_are_alike_share_a_result(models: dict[str, Path], tmp_path: Path) -> None:
+    table, output = write_table(tmp_path, 2), tmp_path / "out"
+    with table.open("a") as file:
+        file.write(table.read_text().splitlines()[1] + "\n")
+    run_batch(config(table, output, models))
+    first, _, third = manifest(output)
+    assert third == first | {"row": 3}
+    assert len(results(output)) == 2
+
+
+def test_an_output_folder_is_for_one_process(whole: tuple[Path, Path], models: dict[str, Path]) -> None:
+    table, output = whole
+    with (output / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another pbe batch is writing"):
+            run_batch(config(table, output, models))
+    assert run_batch(config(table, output, models)) == Outcome(kept=30)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_whole_files(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, output = write_table(tmp_path, 4), tmp_path / "out"
+    run_batch(config(table, tmp_path / "whole", models))
+    size = max(map(len, results(tmp_path / "whole").values()))
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1000, limits[1]))
+        with pytest.raises(DataError, match="make room and run the same command again"):
+            run_batch(config(table, output, models))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    expected = results(tmp_path / "whole")
+    assert all(expected[name] == content for name, content in results(output).items())
+    run_batch(config(table, output, models))
+    assert results(output) == expected
+
+
+def test_with_calls_shared_results_agree_up_to_rounding(
+    whole: tuple[Path, Path], models: dict[str, Path], tmp_path: Path
+) -> None:
+    table, output = whole
+    shared = tmp_path / "shared"
+    assert run_batch(config(table, shared, models, batch=4)) == Outcome(made=30)
+    assert manifest(shared) == manifest(output)
+    for line in manifest(shared):
+        pair = [np.asarray(Image.open(folder / line["result"])).astype(int) for folder in (output, shared)]
+        assert abs(pair[0] - pair[1]).max() <= 2
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_same_files(
+    whole: tuple[Path, Path], models: dict[str, Path], tmp_path: Path
+) -> None:
+    table, output = whole
+    assert run_batch(config(table, tmp_path / "two", models, processes=2)).made == 30
+    check_same(tmp_path / "two", output)
+
+
+def check_same(first: Path, second: Path) -> None:
+    assert manifest(first) == manifest(second)
+    for line in manifest(first):
+        pictures = [np.asarray(Image.open(folder / line["result"])) for folder in (first, second)]
+        assert (pictures[0] == pictures[1]).all()
+
+
+# --- kills ------------------------------------------------------------------------------------------------------------
+
+
+def batch_process(given: BatchConfig) -> None:
+    torch.set_num_threads(1)
+    run_batch(given)
+
+
+def start(given: BatchConfig) -> Any:
+    process = PROCESSES.Process(target=batch_process, args=(given,))
+    process.start()
+    return process
+
+
+@pytest.mark.parametrize(("rows", "kills"), [(30, 2), pytest.param(1000, 5, marks=pytest.mark.slow)])
+def test_a_batch_killed_at_random_moments_is_the_batch_that_was_not(
+    rows: int, kills: int, models: dict[str, Path], tmp_path: Path
+) -> None:
+    table = write_table(tmp_path, rows)
+    whole, killed = (config(table, tmp_path / name, models) for name in ("whole", "killed"))
+    process = start(whole)
+    process.join()
+    assert process.exitcode == 0
+    moments = random.Random(0)
+    for number in range(kills):
+        process = start(killed)
+        # Further on each time: after some number of results, and then a moment.
+        while len(list(tmp_path.glob("killed/results/*/*.png"))) < rows * (number + moments.random()) / (kills + 1):
+            assert process.is_alive()
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.05))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        expected = results(whole.output)
+        assert all(expected[name] == content for name, content in results(killed.output).items())
+    assert len(results(killed.output)) < rows
+    process = start(killed)
+    process.join()
+    assert process.exitcode == 0
+    assert results(killed.output) == results(whole.output)
+    assert manifest(killed.output) == manifest(whole.output)
+    assert {path.name for path in killed.output.iterdir()} == {path.name for path in whole.output.iterdir()}
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_replaced(models: dict[str, Path], tmp_path: Path) -> None:
+    table = write_table(tmp_path, 60)
+    run_batch(config(table, tmp_path / "whole", models))
+    command = config(table, tmp_path / "killed", models, processes=2)
+    killed: list[int] = []
+
+    def kill_one(done: int, total: int) -> None:
+        if not killed:
+            child = multiprocessing.active_children()[0]
+            killed.append(child.pid or 0)
+            child.kill()
+
+    assert run_batch(command, kill_one).failed == 0
+    assert killed
+    check_same(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_ray_gives_the_same_files_though_a_worker_is_killed(models: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    table = write_table(tmp_path, 200)
+    run_batch(config(table, tmp_path / "whole", models))
+    killed: list[int] = []
+
+    def kill_one(done: int, total: int) -> None:
+        if not killed:
+            killed.append(ray_worker())
+            os.kill(killed[0], signal.SIGKILL)
+
+    assert run_batch(config(table, tmp_path / "ray", models, engine="ray", processes=2), kill_one).failed == 0
+    assert killed
+    check_same(tmp_path / "ray", tmp_path / "whole")
+
+
+def ray_worker() -> int:
+    """A process that edits, of the Ray that this process started."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"RayEditor" in (process / "cmdline").read_bytes() and os.getpid() in ancestors(int(process.name)):
+                return int(process.name)
+        except OSError:  # it ended meanwhile
+            continue
+    raise AssertionError("Ray runs no worker that edits")
+
+
+def ancestors(process: int) -> list[int]:
+    found = []
+    while process > 1:
+        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        found.append(process)
+    return found
