@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -21,8 +22,8 @@ from torch.utils.data import DataLoader
 from paint_by_example.batches import Steps
 from paint_by_example.cli import main
 from paint_by_example.data import shards as module
-from paint_by_example.data.dataset import BoxDataset
-from paint_by_example.data.shards import RUN, SHARDS, ShardDataset, location
+from paint_by_example.data.dataset import BoxDataset, read_index
+from paint_by_example.data.shards import RUN, SHARDS, ShardDataset, location, write_shards
 from paint_by_example.errors import DataError, UserError
 from paint_by_example.processes import Shares
 from paint_by_example.settings import TrainConfig
@@ -167,6 +168,29 @@ def test_broken_pictures_are_skipped_listed_and_counted(
         assert "the mask" in skipped["3.jpg"]
     data = ShardDataset(tmp_path / "out", 32, 16)
     assert sorted(line_of(index, data[number]) for number in range(2)) == [0, 5]
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+def test_a_passing_failure_to_read_costs_no_picture(
+    failures: int, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSES", (0.01, 0.01, 0))
+    read, left = Path.read_bytes, [failures]
+
+    def failing(path: Path) -> bytes:
+        if path != index and left[0]:
+            left[0] -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    if failures == 3:
+        with pytest.raises(DataError, match=r"cannot read .*: Input/output error; run again to go on from here"):
+            write_shards(index, tmp_path / "out")
+    written = write_shards(index, tmp_path / "out")
+    assert left == [0]
+    assert written["skipped"] == 0
+    assert written["pictures"] == len(read_index(index))
 
 
 def test_what_cannot_be_written_is_one_line(index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

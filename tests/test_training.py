@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -147,6 +148,15 @@ def test_latents_of_other_data_are_not_taken(config: Callable[..., TrainConfig])
     train(config(ahead=3, steps=1))
     with pytest.raises(DataError, match=r"latents.* are made of .*'seed': '0'.*not of .*'seed': '1'"):
         train(config(ahead=3, steps=2, seed=1))
+
+
+def test_latents_of_another_recipe_are_not_taken(config: Callable[..., TrainConfig], index: Path) -> None:
+    train(config(data=index, ahead=3, steps=1, recipe="default"))
+    with pytest.raises(
+        DataError, match=r"latents.* 'recipe': 'default'.*not of .*'recipe': 'paper'.*; remove it"
+    ) as one:
+        train(config(data=index, ahead=3, steps=2, recipe="paper"))
+    assert "\n" not in str(one.value)
 
 
 def test_a_note_cut_short_before_there_are_latents_is_written_again(config: Callable[..., TrainConfig]) -> None:

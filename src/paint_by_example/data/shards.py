@@ -56,7 +56,8 @@ def write_shards(index: Path, out: Path, shard_size: int = SHARD_SIZE, seed: int
         Number of shards, of pictures in them, and of skipped pictures, which are listed in ``skipped.tsv``.
 
     Raises:
-        DataError: if the index cannot be used, no picture of it can, or the folder holds shards of another.
+        DataError: if the index cannot be used, no picture of it can, the folder holds shards of another, or a picture
+            that is there cannot be read.
     """
     if shard_size < 1:
         raise DataError(f"a shard has at least 1 MB, got {shard_size}")
@@ -141,12 +142,31 @@ class Shard:
             if path is None:
                 names.append(None)
                 continue
-            content = (self.index.parent / path).read_bytes()
+            content = read_file(self.index.parent / path)
             load_image(content, "mask" if part else "picture", reduce=8)  # decoded small, to see that it can be
             names.append(f"{key}{part}{Path(path).suffix.lower() or '.picture'}")
             yield str(names[-1]), content
         entry = {"picture": names[0], "boxes": line.boxes.tolist()} | ({"masks": names[1:]} if line.masks else {})
         yield f"{key}.json", json.dumps(entry).encode()
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file, which may lie on another machine, so that a passing failure costs no picture.
+
+    Raises:
+        OSError: if it is not there, or not for us.
+        DataError: if reading it failed three times.
+    """
+    for pause in PAUSES:
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError):
+            raise
+        except OSError as error:
+            if not pause:
+                raise DataError(f"cannot read {path}: {error.strerror}; run again to go on from here") from error
+            time.sleep(pause)
+    raise AssertionError("the last pause is 0")
 
 
 # Reading
