@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -28,7 +30,7 @@ def work(connection: Connection, config: BatchConfig, device: str, threads: int)
             connection.send(editor.run(group))
     except UserError as error:
         connection.send(error)
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):  # whoever sent groups is gone
+    except (EOFError, BrokenPipeError):  # whoever sent groups is gone
         pass
 
 
@@ -44,7 +46,12 @@ def in_processes(
     def start(device: str) -> None:
         ours, theirs = context.Pipe()
         process = context.Process(target=work, args=(theirs, config, device, threads), daemon=True)
+        # Ctrl-C reaches all processes of a terminal; only the one that hands out groups says what it means.
+        in_main = threading.current_thread() is threading.main_thread()  # only there handlers can be set
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
         process.start()
+        if in_main:
+            signal.signal(signal.SIGINT, before)
         theirs.close()
         hand_over(ours, process, device)
 
