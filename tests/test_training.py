@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import default_collate
 
 from paint_by_example import PaintByExamplePipeline, UserError, batches, held_out, load_pipeline, training
@@ -32,6 +34,7 @@ from paint_by_example.objective import (
 )
 from paint_by_example.sampling import make_scheduler
 from paint_by_example.settings import TrainConfig
+from paint_by_example.state import read_log
 from paint_by_example.training import learning_rate_factor, train
 from tests import tiny
 
@@ -156,6 +159,26 @@ def test_latents_of_another_recipe_are_not_taken(config: Callable[..., TrainConf
     ) as one:
         train(config(data=index, ahead=3, steps=2, recipe="paper"))
     assert "\n" not in str(one.value)
+
+
+def test_8_bit_adamw_trains_and_goes_on_as_if_it_had_not_stopped(config: Callable[..., TrainConfig]) -> None:
+    pytest.importorskip("bitsandbytes")
+    given = {"optimizer": "adamw8bit", "log_every": 1, "checkpoint_every": 1, "decay_steps": 0, "warmup_steps": 0}
+    whole = config(**given, steps=4)
+    train(whole)
+    stopped = replace(whole, output=whole.output.with_name("stopped"))
+    train(replace(stopped, steps=2))
+    train(stopped)
+    losses = [[line["loss"] for line in read_log(run.output, "log")] for run in (whole, stopped)]
+    assert len(losses[0]) == 4
+    assert losses[0] == losses[1]
+    ends = [
+        torch.load(run.output / "checkpoints" / "step-0000004.pt", weights_only=True)["optimizer"]["state"]
+        for run in (whole, stopped)
+    ]
+    kept = [[value for value in tree_leaves(end) if isinstance(value, torch.Tensor)] for end in ends]
+    assert any(value.dtype == torch.uint8 for value in kept[0])
+    assert all(torch.equal(*pair) for pair in zip(*kept, strict=True))
 
 
 def test_a_note_cut_short_before_there_are_latents_is_written_again(config: Callable[..., TrainConfig]) -> None:

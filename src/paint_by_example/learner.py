@@ -231,13 +231,17 @@ class Learner:
         if config.shard and processes.count > 1:
             processes.shard(self.network, self.network.blocks(), self.network.pretrained())
         else:
-            pipeline.unet.to(memory_format=torch.channels_last)
+            self.lay_out()
         self.is_divided = config.shard and processes.count > 1
         self.parameters = self.network.trained()
         self.optimizer = make_optimizer(config, self.parameters)
         self.average = MovingAverage(self.parameters, config.ema_decay)
         self.scale = LossScale(config.precision)
         self.shown: PaintByExamplePipeline | None = None  # of divided ones, a whole model in the first process
+
+    def lay_out(self) -> None:
+        """Put the weights of the U-Net's convolutions into memory as these are quickest."""
+        self.network.unet.to(memory_format=torch.channels_last)
 
     def step(self, rate: float) -> tuple[Tensor, bool]:
         """Follow the gradient, as far as it is finite; no broken weights are ever made.
@@ -259,6 +263,8 @@ class Learner:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
+            if self.config.optimizer == "adamw8bit" and not self.is_divided:
+                self.lay_out()  # bitsandbytes leaves weights in the usual order, which convolutions round differently
             self.average.update(self.parameters)
         self.optimizer.zero_grad()  # and not later, so that the gradients are gone while the next batch is encoded
         return norm, self.scale.update(finite)
