@@ -14,6 +14,7 @@ from PIL import Image
 from paint_by_example import UserError, __version__, held_out, load_pipeline, training
 from paint_by_example.batches import load_examples
 from paint_by_example.held_out import Figures, Painted, paint
+from paint_by_example.plan import plan
 from paint_by_example.settings import TrainConfig
 from paint_by_example.state import read_log
 from tests import tiny
@@ -117,18 +118,23 @@ def test_the_card_tells_the_run(run: Callable[..., Path]) -> None:
     assert "license: other # (fill in)" in front
     assert "library_name: diffusers" in front
     last, judged = read_log(folder, "log")[-1], read_log(folder, "held_out")
+    config = json.loads((folder / "config.json").read_text())
+    edits, planned = config["held_out_edits"], plan(TrainConfig(**config))
     for told in (
         f"| training loss, the last line of the log | {last['loss']:.4f} |",
         f"| held-out loss, step 2 | {judged[-1]['loss']:.4f} |",
-        f"| Fréchet distance, step 2 | {judged[-1]['frechet']:.4f} |",
+        f"| Fréchet distance of {edits} held-out edits, EfficientNet-Lite2, step 2 | {judged[-1]['frechet']:.4f} |",
         "| `ema_decay` | 0.5 |",
         "| `learning_rate` | 0.001 |",
-        "Steps: 2 of\n2 examples, 4 in all, in 1 process(es) on cpu.",
+        "Steps: 2 of\n2 examples, 4 in all, in one process on cpu.",
         f"`{folder.parent / 'composites'}`",
         f"| paint-by-example | {__version__} |",
         f"| torch | {torch.__version__} |",
         "averages with a decay of 0.5",
         "- Licence: (fill in)",
+        f"{planned.trained:,} parameters;\n{planned.frozen:,} stayed as they were",
+        "# Paint by Example: ",
+        "--model model\n",
     ):
         assert told in body, told
     assert "`workers`" in body

@@ -244,6 +244,22 @@ def test_a_folder_with_masks(tmp_path: Path) -> None:
     assert BoxDataset(tmp_path / "out" / "index.jsonl", 16, 16)[1]["exemplar"].shape == (16, 16, 3)
 
 
+def test_pictures_that_are_left_out_and_masks_without_a_picture_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for name in "abc":
+        picture(100, 50).save(tmp_path / "images" / f"{name}.jpg")
+    masks = str(tmp_path / "masks")
+    arguments = ["prepare", "folder", str(tmp_path / "out"), "--pictures", str(tmp_path / "images"), "--masks", masks]
+    assert main(arguments) == 1
+    assert f"has a mask in {masks}: expected such as {masks}/a.png" in capsys.readouterr().err
+    (tmp_path / "images" / "b.txt").write_text("0 0.3 0.4 0.4 0.4\n")
+    assert [line["picture"] for line in folder_index(tmp_path)] == ["../images/b.jpg"]
+    assert "pbe: 2 pictures have no boxes and are left out" in capsys.readouterr().err
+
+
 def test_a_folder_with_neither_gets_boxes_where_pictures_stand_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

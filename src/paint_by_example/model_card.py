@@ -33,7 +33,7 @@ class Card:
     trained: int
     """Parameters that learn."""
     frozen: int
-    """Parameters that do not."""
+    """Parameters that do not, the autoencoder's among them."""
     processes: int
     device: str
 
@@ -62,10 +62,16 @@ class Card:
         learnt = f"low-rank weights of rank {config.lora_rank}" if config.lora_rank else kind
         average = f"averages with a decay of {config.ema_decay:g}" if config.ema_decay else "those of the last step"
         results = [("training loss, the last line of the log", f"{lines[-1]['loss']:.4f}")] if lines else []
-        names = {"loss": "held-out loss", "similarity": "similarity to the exemplar", "frechet": "Fréchet distance"}
+        edits = f"of {config.held_out_edits} held-out edits, EfficientNet-Lite2"
+        names = {
+            "loss": "held-out loss",
+            "similarity": f"similarity to the exemplar {edits}",
+            "frechet": f"Fréchet distance {edits}",
+        }
         for key, meaning in names.items():
             if held_out and key in held_out[-1]:
                 results.append((f"{meaning}, step {held_out[-1]['step']:,}", f"{held_out[-1][key]:.4f}"))
+        processes = "one process" if self.processes == 1 else f"{self.processes} processes"
         settings = [(f"`{name}`", f"{value}") for name, value in changed(config)]
         versions = [("paint-by-example", __version__), ("Python", platform.python_version())]
         versions += [(package, version(package)) for package in PACKAGES]
@@ -76,10 +82,16 @@ license: other # {OPEN}: yours, as far as the start and the data allow
 tags: [paint-by-example, inpainting]
 ---
 
-# {config.output.name}
+# Paint by Example: {config.output.resolve().name}
 
-A Paint by Example model (arXiv 2211.13227), made by `pbe train` of [paint-by-example]: mark a region, show a picture of
-what should be there. `load_pipeline` takes this folder.
+A Paint by Example model (arXiv 2211.13227), made by `pbe train` of paint-by-example: mark a region, show a picture of what
+should be there.
+
+```sh
+pbe edit room.png --mask mask.png --exemplar chair.png --model {name}
+```
+
+From Python, `load_pipeline("{name}")` takes this folder.
 
 - Licence: {OPEN}
 - Intended use, and what it must not be used for: {OPEN}
@@ -90,10 +102,10 @@ Started from `{config.init}`, recipe `{config.recipe}`. What learnt: {learnt}, {
 {self.frozen:,} stayed as they were. The weights are {average}.
 
 Data: `{config.data}`, {self.examples:,} examples an epoch; licence of the data: {OPEN}. Steps: {step:,} of
-{config.batch_size:,} examples, {step * config.batch_size:,} in all, in {self.processes} process(es) on {self.device}.
+{config.batch_size:,} examples, {step * config.batch_size:,} in all, in {processes} on {self.device}.
 
-{table(("result", ""), results)}
-{table(("setting, where not the recipe's or the usual", ""), settings)}
+{table(("result", "value"), results)}
+{table(("setting of the recipe, or not the usual one", "value"), settings)}
 ## Made with
 
 {table(("package", "version"), versions)}"""

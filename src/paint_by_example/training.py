@@ -74,7 +74,9 @@ def train_together(config: TrainConfig, processes: Processes) -> Path:
     first, losses, best = resume(learner)
     processes.wait()  # all have read the checkpoint before the first writes
     examples = load_steps(config, first, pipeline, processes)
-    card = Card(config, len(examples.data), *learner.network.sizes(), processes.count, device.type)
+    trained, fixed = learner.network.sizes()
+    fixed += sum(parameter.numel() for parameter in pipeline.vae.parameters())
+    card = Card(config, len(examples.data), trained, fixed, processes.count, device.type)
     judge = Judge(learner, card, load_examples(config, pipeline, "held_out"), best)
     if processes.is_first:
         start_run(config.output, asdict(config), first)

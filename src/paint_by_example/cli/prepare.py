@@ -88,7 +88,11 @@ def prepare_index(options: Prepare, paths: dict[str, Path]) -> dict[str, int]:
     if options.dataset == "openimages":
         found = sources.read_openimages(paths["annotations"], paths["pictures"], options.groups, options.depictions)
     elif options.dataset == "folder":
-        found, made_up = sources.read_folder(paths["pictures"], paths.get("masks"), options.seed)
+        folder = sources.read_folder(paths["pictures"], paths.get("masks"), options.seed)
+        found, made_up = folder.found, folder.made_up
+        if folder.left_out:
+            note = "have no mask" if "masks" in paths else "have no boxes"
+            print(f"pbe: {folder.left_out:,} pictures {note} and are left out", file=sys.stderr)
     else:
         found = sources.read_coco(paths["annotations"], paths["pictures"], options.groups)
     if made_up and options.detector is not None:

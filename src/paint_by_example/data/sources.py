@@ -285,7 +285,18 @@ def of_size(boxes: list[Edges], expected: tuple[int | None, int | None]) -> Call
 # A folder of pictures
 
 
-def read_folder(pictures: Path, masks: Path | None = None, seed: int = 0) -> tuple[list[Found], int]:
+@dataclass(frozen=True)
+class Folder:
+    """What was found in a folder."""
+
+    found: list[Found]
+    made_up: int = 0
+    """For how many pictures the boxes are made up."""
+    left_out: int = 0
+    """How many pictures have no box where others have."""
+
+
+def read_folder(pictures: Path, masks: Path | None = None, seed: int = 0) -> Folder:
     """Pictures in a folder and all below it, with masks, with boxes beside them, or with neither.
 
     Masks lie in a folder of their own under the picture's name and white is the object: ``a.png`` for ``a.jpg``, or
@@ -300,10 +311,10 @@ def read_folder(pictures: Path, masks: Path | None = None, seed: int = 0) -> tup
         seed: of boxes that are made up.
 
     Returns:
-        The pictures, and for how many the boxes are made up.
+        The pictures, and how many of them are special.
 
     Raises:
-        DataError: if there is no picture in it.
+        DataError: if there is no picture in it, or no mask for any.
     """
     inside = masks.resolve() if masks else None
     files = [
@@ -314,15 +325,18 @@ def read_folder(pictures: Path, masks: Path | None = None, seed: int = 0) -> tup
     if not files:
         raise DataError(f"no picture in {pictures}: expected files of {', '.join(READABLE)}")
     if masks is not None:
-        return [one for path in files if (one := with_masks(path, masks / path.relative_to(pictures))) is not None], 0
-    if coco := next((pictures / name for name in COCO_NAMES if (pictures / name).exists()), None):
-        return list(read_coco(coco, pictures)), 0
-    labelled = [one for path in files if (one := with_labels(path)) is not None]
-    if labelled:
-        return labelled, 0
-    return [
-        Found(path, made_up(path, (seed, zlib.crc32(str(path.relative_to(pictures)).encode())))) for path in files
-    ], len(files)
+        found = [one for path in files if (one := with_masks(path, masks / path.relative_to(pictures))) is not None]
+        if not found:
+            name = files[0].relative_to(pictures).with_suffix(".png")
+            raise DataError(f"no picture in {pictures} has a mask in {masks}: expected such as {masks / name}")
+    elif coco := next((pictures / name for name in COCO_NAMES if (pictures / name).exists()), None):
+        found = list(read_coco(coco, pictures))
+    else:
+        found = [one for path in files if (one := with_labels(path)) is not None]
+    if found:
+        return Folder(found, left_out=len(set(files) - {one.picture for one in found}))
+    boxes = (made_up(path, (seed, zlib.crc32(str(path.relative_to(pictures)).encode()))) for path in files)
+    return Folder([Found(path, box) for path, box in zip(files, boxes, strict=True)], made_up=len(files))
 
 
 def with_masks(picture: Path, place: Path) -> Found | None:
