@@ -27,6 +27,7 @@ ROWS = (
     {"batches", "model_card", "plan"},
     {"held_out"},
     {"training", "batch", "library", "embedded", "conversion"},
+    {"ablation"},
     {"server"},
     {"cli"},
     {"__init__", "__main__"},

@@ -7,6 +7,7 @@ and the number of workers changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -98,6 +99,8 @@ def compute_ahead(config: TrainConfig, pipeline: PaintByExamplePipeline, data: E
     if not any(folder.glob("*.npy")):  # its writing may have been killed, and says nothing about none
         (folder / "made_of.json").unlink(missing_ok=True)
     made_of = {name: str(getattr(config, name)) for name in ("data", "features", "init", "seed")}
+    if not config.augment:
+        made_of["augment"] = str(config.augment)
     if not isinstance(data, Composites):  # which no recipe is about
         made_of["recipe"] = config.recipe
     check_made_of(folder, made_of)
@@ -143,16 +146,19 @@ def load_examples(config: TrainConfig, pipeline: PaintByExamplePipeline, split: 
     if not place.is_dir():
         if config.features is not None:
             raise DataError(f"features are of composites, and {place} is not a folder of them; leave features out")
+        recipe = RECIPES[config.recipe]
+        if not config.augment:
+            recipe = replace(recipe, augment_exemplar=False, arbitrary_share=0.0)
         if place.name == SHARDS:
-            return ShardDataset(place, *sizes, seed=config.seed, recipe=RECIPES[config.recipe])
-        return BoxDataset(place, *sizes, seed=config.seed, recipe=RECIPES[config.recipe])
+            return ShardDataset(place, *sizes, seed=config.seed, recipe=recipe)
+        return BoxDataset(place, *sizes, seed=config.seed, recipe=recipe)
     features = None
     if config.features is not None and split == "train":
         try:
             features = np.load(config.features, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise DataError(f"cannot read the features {config.features}: {error}") from error
-    return Composites(place, split, *sizes, seed=config.seed, features=features)
+    return Composites(place, split, *sizes, seed=config.seed, features=features, augmented=config.augment)
 
 
 def divide(batch: dict[str, Tensor], pieces: int) -> list[dict[str, Tensor]]:

@@ -154,18 +154,26 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         width: of the fully connected layers.
         depth: how many residual pairs of them.
         proj_size: width D of the condition.
+        grid: 0 for one vector, the content bottleneck; n for n x n vectors instead, each of what its cell of the
+            exemplar shows, which is the naive way that the bottleneck is measured against (see `ablation`).
     """
 
     config_name = "config.json"
 
     @register_to_config
     def __init__(
-        self, image_size: int = 128, feature_size: int = 512, width: int = 512, depth: int = 2, proj_size: int = 512
+        self,
+        image_size: int = 128,
+        feature_size: int = 512,
+        width: int = 512,
+        depth: int = 2,
+        proj_size: int = 512,
+        grid: int = 0,
     ) -> None:
         super().__init__()
         self.image_size = image_size
         self.backbone = EfficientNetLite(0)
-        self.components = nn.Linear(POOLED_SIZE, feature_size)
+        self.components = nn.Linear(sum(self.pooled_sizes), feature_size)
         self.backbone.requires_grad_(False)
         self.components.requires_grad_(False)
         self.proj_in = nn.Linear(feature_size, width)
@@ -176,10 +184,26 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.final_layer_norm = nn.LayerNorm(width)
         self.proj_out = nn.Linear(width, proj_size)
         self.uncond_vector = nn.Parameter(torch.randn((1, 1, proj_size)))
+        if grid:
+            self.place = nn.Parameter(torch.zeros(grid**2, width))
+
+    @property
+    def tokens(self) -> int:
+        """N, vectors of a condition."""
+        return int(self.config.grid) ** 2 or 1
+
+    @property
+    def pooled_sizes(self) -> list[int]:
+        """How many pooled features each stage has, of one vector."""
+        cells = [1 if self.config.grid else grid**2 for _, grid in POOLED]
+        return [channels * count for channels, count in zip(POOLED_CHANNELS, cells, strict=True)]
 
     def pool(self, pixel_values: Tensor) -> Tensor:
-        """Features of the backbone's stages, each averaged over its grid: (B, 3, S, S) to (B, 1792)."""
+        """Features of the backbone's stages, each averaged over its grid: (B, 3, S, S) to (B, 1792), or (B, N, 496)."""
         maps = self.backbone(pixel_values)
+        if side := self.config.grid:
+            averaged = torch.cat([F.adaptive_avg_pool2d(maps[stage], side) for stage, _ in POOLED], dim=1)
+            return averaged.flatten(2).mT
         return torch.cat([F.adaptive_avg_pool2d(maps[stage], grid).flatten(1) for stage, grid in POOLED], dim=1)
 
     def features(self, pixel_values: Tensor) -> Tensor:
@@ -189,7 +213,7 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             pixel_values: (B, 3, S, S), normalised as EfficientNet-Lite wants it.
 
         Returns:
-            (B, F).
+            (B, F), or (B, N, F) with a grid.
         """
         return cast(Tensor, self.components(self.pool(pixel_values)))
 
@@ -197,15 +221,18 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """Decode the features by fully connected layers.
 
         Args:
-            features: (B, F).
+            features: (B, F), or (B, N, F) with a grid.
 
         Returns:
-            The condition, (B, 1, D).
+            The condition, (B, 1, D), or (B, N, D).
         """
         x = self.proj_in(features)
+        if self.config.grid:
+            x = x + self.place
         for block in self.blocks:
             x = x + block(x)
-        return cast(Tensor, self.proj_out(self.final_layer_norm(x)))[:, None]
+        tokens = cast(Tensor, self.proj_out(self.final_layer_norm(x)))
+        return tokens if self.config.grid else tokens[:, None]
 
     def forward(self, pixel_values: Tensor, return_uncond_vector: bool = False) -> Any:
         """Encode exemplars.
@@ -228,22 +255,15 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         exemplars reach the learned layers without the noise of the last components being blown up to full size.
 
         Args:
-            pooled: (N, 1792) from `pool`.
+            pooled: from `pool`.
 
         Returns:
             The share of the variance that each component holds, (F,), largest first.
         """
-        pooled = pooled.double()
+        pooled = pooled.double().flatten(0, -2)
         mean = pooled.mean(0)
         variances = pooled.var(0)
-        stage_scale = torch.cat(
-            [
-                part.sum().rsqrt().expand(len(part))
-                for part in variances.split(
-                    [channels * grid**2 for channels, (_, grid) in zip(POOLED_CHANNELS, POOLED, strict=True)]
-                )
-            ]
-        )
+        stage_scale = torch.cat([part.sum().rsqrt().expand(len(part)) for part in variances.split(self.pooled_sizes)])
         covariance = torch.cov(((pooled - mean) * stage_scale).T)
         values, vectors = torch.linalg.eigh(covariance)
         kept = self.components.out_features

@@ -31,6 +31,7 @@ from .pipeline import PaintByExamplePipeline, load_pipeline
 from .sampling import Scheduler, make_scheduler
 
 IMAGE_SIZE = 128  # side of the canvas, pixels
+PATCH_SIZE = 8  # pixels to one place of the latents, per side
 LATENT_CHANNELS = 12
 HELD_OUT = "held_out.tsv"  # kind, package, group and name of every picture that is never trained on
 SAMPLES = 4096  # scenes and exemplars that principal components are fitted on
@@ -91,7 +92,7 @@ def export(model: Path, data: Path, out: Path = EMBEDDED) -> None:
 def build_unet(condition_size: int) -> LayoutUNet:
     """A fresh U-Net: [noisy latent, masked latent, mask] in, a prediction of the latent's shape out."""
     unet: LayoutUNet = LayoutUNet(
-        sample_size=IMAGE_SIZE // 8,
+        sample_size=IMAGE_SIZE // PATCH_SIZE,
         in_channels=2 * LATENT_CHANNELS + 1,
         out_channels=LATENT_CHANNELS,
         block_out_channels=(64, 128, 192),
@@ -134,15 +135,24 @@ def normalise(exemplars: np.ndarray) -> Tensor:
 
 
 @torch.inference_mode()
-def encode_exemplars(encoder: EmbeddedImageEncoder, scenes: Composites, batch_size: int = 64) -> np.ndarray:
-    """Fit the encoder's components on training exemplars and encode them all.
+def encode_exemplars(
+    encoder: EmbeddedImageEncoder, scenes: Composites, batch_size: int = 64, limit: int | None = None
+) -> np.ndarray:
+    """Fit the encoder's components on training exemplars and encode them.
+
+    Args:
+        encoder: its backbone is pretrained.
+        scenes: whose exemplars.
+        batch_size: exemplars at once.
+        limit: how many, spread over all of them; all by default.
 
     Returns:
         (exemplars, F) float16.
     """
     pooled = []
-    for start in tqdm(range(0, scenes.exemplars, batch_size), desc="exemplars", unit="batch", mininterval=5):
-        numbers = range(start, min(start + batch_size, scenes.exemplars))
+    chosen = range(0, scenes.exemplars, max(1, scenes.exemplars // (limit or scenes.exemplars)))
+    for start in tqdm(range(0, len(chosen), batch_size), desc="exemplars", unit="batch", mininterval=5):
+        numbers = chosen[start : start + batch_size]
         pooled.append(encoder.pool(normalise(np.stack([scenes.exemplar(number) for number in numbers]))))
     table = torch.cat(pooled)
     encoder.fit(table)
@@ -157,15 +167,24 @@ def source_batches(scenes: Composites, batch_size: int, first: int = 0) -> Itera
         index += batch_size
 
 
-def fit_autoencoder(scenes: Composites, seed: int) -> PatchAutoencoder:
+def fit_autoencoder(
+    scenes: Composites,
+    seed: int,
+    patch_size: int = PATCH_SIZE,
+    latent_channels: int = LATENT_CHANNELS,
+    decoder_blocks: int = 3,
+) -> PatchAutoencoder:
     """Fit the principal components of patches; the decoder is still their linear inverse.
 
     Args:
         scenes: what it is fitted on.
         seed: of the decoder's initial weights.
+        patch_size: see `PatchAutoencoder`.
+        latent_channels: see there.
+        decoder_blocks: see there.
     """
     torch.manual_seed(seed)
-    vae = PatchAutoencoder(latent_channels=LATENT_CHANNELS)
+    vae = PatchAutoencoder(patch_size, latent_channels, decoder_blocks=decoder_blocks)
     side = vae.config.patch_size
     sample = next(source_batches(scenes, SAMPLES // 8))
     vae.fit(sample.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, side, side))

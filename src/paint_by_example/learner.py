@@ -45,13 +45,14 @@ class Network(nn.Module):
             if (part := getattr(self.encoder, name, None)) is not None:
                 part.requires_grad_(False)
         collapse_cross_attention(self.unet)
-        for name in dead_parameters(self.unet):
+        dead = dead_parameters(self.unet) if getattr(self.encoder, "tokens", 1) == 1 else set()
+        for name in dead:
             self.unet.get_parameter(name).requires_grad_(False)
         if train == "mapper" or lora_rank:
             self.unet.requires_grad_(False)
         if lora_rank:
             self.encoder.requires_grad_(False)
-            add_lora(self.unet, lora_rank, seed)
+            add_lora(self.unet, lora_rank, seed, dead)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that learn, by name, without the encoder's pretrained part and what one token makes idle."""
@@ -83,13 +84,14 @@ class Network(nn.Module):
         return loss()
 
 
-def add_lora(unet: Any, rank: int, seed: int) -> None:
+def add_lora(unet: Any, rank: int, seed: int, dead: set[str]) -> None:
     """Put low-rank weights (arXiv 2106.09685) beside the projections of a U-Net's attention, as far as they matter.
 
     Args:
         unet: the U-Net; the new weights alone learn.
         rank: of the added matrices.
         seed: of their start; at first they add nothing.
+        dead: names of parameters that change nothing, see `dead_parameters`.
 
     Raises:
         UserError: if peft is not installed.
@@ -98,7 +100,7 @@ def add_lora(unet: Any, rank: int, seed: int) -> None:
         from peft import LoraConfig
     except ImportError as error:
         raise UserError("lora_rank needs the package peft; install it, or paint-by-example[lora]") from error
-    idle = {name.rpartition(".")[0] for name in dead_parameters(unet)}
+    idle = {name.rpartition(".")[0] for name in dead}
     targets = [
         name
         for name, part in unet.named_modules()

@@ -105,7 +105,9 @@ def guide(
         return lambda z_t, t: predict(z_t, t, condition.expand(len(z_t), -1, -1))
 
     def guided(z_t: Tensor, t: Tensor) -> Tensor:
-        conditions = torch.cat([c.to(condition).expand(len(z_t), -1, -1) for c in (null_condition, condition)])
+        conditions = torch.cat(
+            [c.to(condition).expand(len(z_t), *condition.shape[1:]) for c in (null_condition, condition)]
+        )
         t = torch.cat([t, t]) if t.ndim else t
         e_null, e_condition = predict(torch.cat([z_t, z_t]), t, conditions).chunk(2)
         e = e_null + scale.view(-1, 1, 1, 1).to(e_null) * (e_condition - e_null)

@@ -36,6 +36,9 @@ class TrainConfig:
     held_out: Path | None = None
     """Index of pictures that are not trained on, for the held-out loss, figures and grids. Composites have their own;
     without one, an index's own first pictures are taken."""
+    augment: bool = True
+    """Flip, turn, blur and warp exemplars, and let masks have arbitrary shapes. Without it an exemplar is cut out of
+    the picture as it stands there and masks are rectangles, which teaches copying: it is there to measure that."""
     init: str = "embedded"
     """Model to start from: a folder, the embedded one, or a name on the hub."""
     train: Literal["full", "mapper"] = "full"
@@ -154,6 +157,8 @@ class TrainConfig:
                 "latents computed ahead are the same in every epoch; with ahead, leave sample_latents out"
                 " (--sample-latents False with the recipe released)"
             )
+        if self.features is not None and not self.augment:
+            raise UserError("features are of augmented exemplars; without augment, leave features out")
         for other in ("compile", "optimizer"):
             if self.shard and getattr(self, other) not in (False, "adamw"):
                 raise UserError(f"shard and {other} {getattr(self, other)} do not go together; leave one out")

@@ -14,6 +14,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import UserError
+from .ablate import Ablate, ablate
 from .arguments import UsageError, parse
 from .batch import batch, batch_options
 from .compare import Compare, compare
@@ -53,6 +54,7 @@ COMMANDS = {
     "evaluate": Command("edit a benchmark, measure the results", evaluate_options, evaluate),
     "compare": Command("lay methods side by side", lambda: Compare, compare),
     "sweep": Command("vary settings, all else alike", lambda: Sweep, sweep),
+    "ablate": Command("score what each part of the method brings", lambda: Ablate, ablate),
     "study": Command("have people rank results, blind", study_options, study),
 }
 

@@ -16,7 +16,7 @@ from PIL import Image
 from ..errors import DataError
 from ..images import IMAGE_SIZE, Box, Size
 from .augment import augment
-from .masks import JITTER, random_mask
+from .masks import ARBITRARY_SHARE, JITTER, random_mask
 from .packages import ALPHA_THRESHOLD, count, read_entries
 from .packages import prepare as prepare  # what `pbe prepare composites` calls
 
@@ -52,6 +52,7 @@ class Composites:
         seed: of everything drawn.
         length: items an epoch.
         features: (exemplars, D) float16 from `encode_exemplars`, handed out in place of exemplar pixels, or None.
+        augmented: otherwise an exemplar is what the scene shows in the object's box, and all masks are rectangles.
 
     Raises:
         DataError: if the folder holds no object or no background of the split.
@@ -66,6 +67,7 @@ class Composites:
         seed: int = 0,
         length: int = 65536,
         features: np.ndarray | None = None,
+        augmented: bool = True,
     ) -> None:
         entries = [entry for entry in read_entries(folder) if entry.split == split]
         self.objects = [entry for entry in entries if entry.kind == "object"]
@@ -77,7 +79,7 @@ class Composites:
         self.cutouts = [read_pixels(entry.path(folder), "RGBA") for entry in self.objects]
         self.photographs = [read_pixels(entry.path(folder), "RGB") for entry in self.backgrounds]
         self.epoch = 0
-        self.features = features
+        self.features, self.augmented = features, augmented
         if features is not None and len(features) != self.exemplars:
             raise DataError(
                 f"{len(features)} rows of exemplar features for {self.exemplars} exemplars: encode them again"
@@ -108,10 +110,15 @@ class Composites:
         scene = self.scene(rng, exemplar)
         # the paper's jitter is in pixels of a canvas of 512
         jitter = max(1, round(JITTER * self.size / IMAGE_SIZE))
-        mask = random_mask(rng, scene.box, (self.size, self.size), jitter=jitter, extension=MASK_EXTENSION)
+        arbitrary = ARBITRARY_SHARE if self.augmented else 0.0
+        mask = random_mask(rng, scene.box, (self.size, self.size), arbitrary, jitter=jitter, extension=MASK_EXTENSION)
         item: dict[str, Any] = {"source": chw(scene.source), "mask": mask[None].astype(np.float32)}
         if self.features is not None:
             item["features"] = self.features[exemplar].astype(np.float32)
+        elif not self.augmented:
+            left, top, right, bottom = scene.box
+            shown = scene.source[top:bottom, left:right]
+            item["exemplar"] = cv2.resize(shown, (self.exemplar_size, self.exemplar_size))
         else:
             item["exemplar"] = self.exemplar(exemplar)
         return item

@@ -148,7 +148,7 @@ class PictureExamples:
         return {
             "source": signed(source),
             "mask": self.hole(cut(mask, crop))[None],
-            "exemplar": augment(rng, exemplar, warps=recipe.warps),
+            "exemplar": augment(rng, exemplar, warps=recipe.warps) if recipe.augment_exemplar else exemplar,
         }
 
     def choose(self, rng: np.random.Generator, line: Line, size: Size) -> int:

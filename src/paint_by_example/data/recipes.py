@@ -27,6 +27,8 @@ class Recipe:
 
     # Exemplar
 
+    augment_exemplar: bool = True
+    """Flip, turn, blur and warp it, rather than leave it as it stands in the picture."""
     warps: tuple[Literal["affine", "elastic"], ...] = ("elastic",)
     """What an exemplar that is to be warped goes through, in this order."""
     remove_background: float = 0.0
