@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -18,15 +18,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import __version__
+from .compiled import BackendName, choose_backend
 from .crops import box_mask, context_crop, crop_image, crop_mask, mask_bounds, paste_back, resize, resize_mask
 from .errors import MaskError, PictureError, UserError
 from .images import Box, Picture, image_tensor, load_image, load_mask, mask_tensor, save_image, tensor_image
-from .inputs import Blend, Exemplar, as_list, check_seeds, common_count, exemplar_pictures
+from .inputs import Blend, Encoded, Exemplar, as_list, check_seeds, common_count, exemplar_pictures
 from .painter import GUIDANCE_SCALE, Painter
+from .presets import PresetName, find_preset
 from .record import File, Record, Region, picture_file
 from .sampling import (
     SchedulerName,
     Step,
+    check_interval,
     default_steps,
     first_step,
     in_step,
@@ -158,6 +161,9 @@ class Editor(Painter):
         strength: float = 1.0,
         eta: float = 0.0,
         guidance_rescale: float = 0.0,
+        guidance_interval: tuple[float, float] | None = None,
+        preset: PresetName | None = None,
+        backend: BackendName | Literal["auto"] | None = None,
         on_step: Callable[[Step], None] | None = None,
     ) -> Edit:
         """Paint an exemplar into a picture of any size, or several into one region each.
@@ -171,7 +177,8 @@ class Editor(Painter):
 
         Args:
             source: the picture to edit: a path, a PIL picture or an array.
-            exemplar: a picture of what to paint, or a `Blend` of several; a list of these for a list of regions.
+            exemplar: a picture of what to paint, a `Blend` of several or an `Encoded` one; a list of these for a list of
+                regions.
             mask: white where to repaint, of the source's size; this or ``box``. A list for several regions.
             box: (left, top, right, bottom) to repaint, in pixels. A list for several regions.
             guidance_scale: λ: the larger, the more alike the exemplar; 1 is no guidance, 0 no exemplar.
@@ -183,6 +190,11 @@ class Editor(Painter):
                 below 1 it starts from the source, noised.
             eta: noise added in each step, 0 to 1; DDIM only.
             guidance_rescale: 0 to 1, how far to bring the contrast that a large λ adds back (arXiv 2305.08891, 3.4).
+            guidance_interval: shares of the noise levels, 0 the cleanest, between which there is guidance; all by
+                default.
+            preset: exact, fast or draft: how much is given up for speed. What else is given goes before what it says.
+            backend: torch, compile, openvino (extra ``fast-cpu``) or openvino-bf16: who runs the U-Net; auto takes the
+                best that does not change results beyond rounding. The preset's by default, and without one torch.
             on_step: called after every step, for progress, previews, and, by raising, for cancelling. Latents are those
                 of all results, (B, C, h, w), in the order of the seeds. Steps count through all regions.
 
@@ -207,6 +219,15 @@ class Editor(Painter):
                 raise UserError(f"{name} must be a finite number, got {value}")
         if feather < 0:
             raise UserError(f"feather must be at least 0 pixels, got {feather}")
+        chosen = find_preset(preset)
+        scheduler = chosen.scheduler if scheduler is None else scheduler
+        steps = chosen.steps if steps is None else steps
+        interval = chosen.guidance_interval if guidance_interval is None else guidance_interval
+        check_interval(interval)
+        if backend is None or backend == "auto":
+            wanted = chosen.backends if backend is None else ("openvino",)
+            backend = choose_backend(wanted, self._execution_device)
+        network = self.network(backend)
         solver = self.scheduler if scheduler is None else make_scheduler(scheduler, self.scheduler)
         steps = default_steps(solver) if steps is None else steps
         timesteps(solver, steps)  # raises what there is to raise before the work, not after the exemplar is encoded
@@ -215,12 +236,15 @@ class Editor(Painter):
         regions, conditions = [], []
         loaded = [exemplar_pictures(one) for one in exemplars]
         for (place, _), one, pictures in zip(places, _repeat(exemplars, count), _repeat(loaded, count), strict=True):
-            given = one.exemplars if isinstance(one, Blend) else [one]
+            given = one.exemplars if isinstance(one, Blend) else [one.picture if isinstance(one, Encoded) else one]
             files = [picture_file(path, image) for path, (image, _) in zip(given, pictures, strict=True)]
             shares = tuple(zip(files, (share for _, share in pictures), strict=True))
             regions.append(dataclasses.replace(place, exemplars=shares))
-        for pictures in loaded:
-            conditions.append(self.blended([(self.encode_exemplar([image]), share) for image, share in pictures]))
+        for one, pictures in zip(exemplars, loaded, strict=True):
+            if isinstance(one, Encoded):
+                conditions.append(self.condition(one))
+            else:
+                conditions.append(self.blended([(self.encode_exemplar([image]), share) for image, share in pictures]))
 
         # Each picture has a run of its own, and the runs go in step: see `in_step`. Its generator serves all regions.
         generators = seeded_generators(seeds)
@@ -238,6 +262,8 @@ class Editor(Painter):
                     eta=eta,
                     strength=strength,
                     guidance_rescale=guidance_rescale,
+                    guidance_interval=interval,
+                    network=network,
                 )
                 for pixels, generator in zip(results, generators, strict=True)
             ]
@@ -265,6 +291,9 @@ class Editor(Painter):
             guidance_rescale=float(guidance_rescale),
             feather=int(feather),
             compat=self.compat,
+            preset=preset,
+            backend=backend,
+            guidance_interval=(float(interval[0]), float(interval[1])),
         )
         return Edit(
             images=images,

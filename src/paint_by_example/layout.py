@@ -65,11 +65,18 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         Raises:
             ModelError: for a condition of several tokens.
         """
-        if encoder_hidden_states.shape[1] != 1:
-            raise ModelError(f"this U-Net takes a condition of one token, not of {encoder_hidden_states.shape[1]}")
-        plan = lay_into_hole(self.plan(encoder_hidden_states), 1 - sample[:, -1:])
-        sample = torch.cat([sample, plan], dim=1)
+        sample = self.with_plan(sample, encoder_hidden_states)
         return super().forward(sample, timestep, encoder_hidden_states, *args, **options)
+
+    def with_plan(self, sample: Tensor, condition: Tensor) -> Tensor:
+        """What the first convolution sees: (B, C, h, w) and (B, 1, D) to (B, C + LAYOUT_CHANNELS, h, w).
+
+        Raises:
+            ModelError: for a condition of several tokens.
+        """
+        if condition.shape[1] != 1:
+            raise ModelError(f"this U-Net takes a condition of one token, not of {condition.shape[1]}")
+        return torch.cat([sample, lay_into_hole(self.plan(condition), 1 - sample[:, -1:])], dim=1)
 
 
 def lay_into_hole(plan: Tensor, mask: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from .compat import BEHAVIOURS, Behaviour, Compat, check_compat, fit_exemplar, global_generator, guidance, latent_mask
+from .compiled import BackendName, Network, compile_network
 from .errors import ModelError, PictureError, UserError
-from .inputs import Blend, Exemplar, exemplar_pictures
+from .inputs import Blend, Encoded, Exemplar, exemplar_pictures
 from .record import HASH_LENGTH
 from .sampling import (
     DrawNoise,
@@ -27,6 +28,7 @@ from .sampling import (
     first_step,
     guide,
     timesteps,
+    within_interval,
 )
 from .switches import Switches
 
@@ -55,6 +57,7 @@ class Painter(Switches):
     model_cpu_offload_seq = "image_encoder->unet->vae"
     _optional_components = ["safety_checker", "feature_extractor"]  # noqa: RUF012 - diffusers' name and type
     _compat: Compat | None = None
+    _networks: tuple[str, dict[str, Network]] = ("", {})
     model_name: str | None = None
     """The path or name that the model was loaded by."""
 
@@ -160,6 +163,22 @@ class Painter(Switches):
         digest.update(type(self.scheduler).__name__.encode())
         return digest.hexdigest()[:HASH_LENGTH]
 
+    def network(self, backend: BackendName) -> Network | None:
+        """The U-Net as a backend runs it, kept until its weights change; None for torch, which needs no other.
+
+        Raises:
+            UserError: the backend cannot be used here.
+        """
+        if backend == "torch":
+            return None
+        weights = self.fingerprint()
+        if self._networks[0] != weights:
+            self._networks = (weights, {})
+        kept = self._networks[1]
+        if backend not in kept:
+            kept[backend] = compile_network(self.unet, backend)
+        return kept[backend]
+
     # --- tensors in, tensors out: shared by editing and training ------------------------------------------------------
 
     def encode_picture(self, x: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None = None) -> Tensor:
@@ -245,7 +264,7 @@ class Painter(Switches):
         """An exemplar of any kind to a condition.
 
         Args:
-            exemplar: a picture, a `Blend`, or a tensor (3, S, S) normalised as the encoder wants it.
+            exemplar: a picture, a `Blend`, an `Encoded` one, or a tensor (3, S, S) normalised as the encoder wants it.
 
         Returns:
             (1, 1, D).
@@ -253,6 +272,10 @@ class Painter(Switches):
         Raises:
             PictureError: for a picture that cannot be used, or a tensor of another shape.
         """
+        encoder = self.image_encoder
+        if isinstance(exemplar, Encoded) and encoder.uncond_vector.device == self._execution_device:
+            features = exemplar.features.to(self._execution_device, self.unet.dtype)
+            return cast(Tensor, encoder.decode(features[None]))  # not under offload: the encoder's hooks want all of it
         if not isinstance(exemplar, Tensor):
             # One by one: whatever else is encoded, a picture's condition is the same to the last bit.
             return self.blended([(self.encode_exemplar([one]), share) for one, share in exemplar_pictures(exemplar)])
@@ -274,7 +297,7 @@ class Painter(Switches):
         if isinstance(exemplars, Tensor):
             listed: list[Any] = list(exemplars) if exemplars.ndim == 4 else [exemplars]
         else:
-            listed = [exemplars] if isinstance(exemplars, Blend) else _as_exemplars(exemplars)
+            listed = [exemplars] if isinstance(exemplars, Blend | Encoded) else _as_exemplars(exemplars)
         if not listed:
             raise UserError("an empty list was given; give at least one source, mask and exemplar")
         return torch.cat([self.condition(exemplar) for exemplar in listed])
@@ -295,6 +318,8 @@ class Painter(Switches):
         guidance_rescale: float = 0.0,
         z_T: Tensor | None = None,
         copies: int = 1,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        network: Network | None = None,
     ) -> Run:
         """The method itself: denoise under the masked source and the exemplar's condition, yielding every step.
 
@@ -312,6 +337,8 @@ class Painter(Switches):
             guidance_rescale: see `guide`.
             z_T: (B copies, C, h, w), noise to start from; drawn from the generators by default.
             copies: results for each source, standing together; its posterior is drawn once for all of them.
+            guidance_interval: see `within_interval`.
+            network: runs the U-Net, see `compile_network`; the U-Net itself by default.
 
         Yields:
             Each step; the last one's ``z_t`` is the clean latent. Latents sent back take the place of ``z_t``.
@@ -348,10 +375,14 @@ class Painter(Switches):
         def predict(z_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
             repeats = len(z_t) // len(z_masked)  # two where guidance asks for both predictions at once
             x = self.unet_input(z_t, z_masked.repeat(repeats, 1, 1, 1), m.repeat(repeats, 1, 1, 1))
+            if network is not None:
+                return network(x, t, condition)
             return cast(Tensor, self.unet(x, t, encoder_hidden_states=condition).sample)
 
         scale = guidance(guidance_scale, behaviour.guided)
         guided = guide(predict, condition, self.null_condition(), scale, guidance_rescale)
+        unguided = guide(predict, condition, self.null_condition(), 1.0)
+        guided = within_interval(guided, unguided, guidance_interval, int(solver.config.num_train_timesteps))
         yield from denoise(guided, z_T, solver, steps, eta=eta, generators=own, start=start, draw=self._draw)
 
     # --- what a result shows ------------------------------------------------------------------------------------------

@@ -69,11 +69,18 @@ class Record:
     guidance_rescale: float
     feather: int
     compat: str | None
+    preset: str | None = None
+    """Of speed, that was asked for; what it stands for is in the other fields."""
+    backend: str = "torch"
+    """That ran the U-Net."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Shares of the noise levels between which there was guidance."""
 
     def settings(self) -> dict[str, Any]:
         """What `edit` is told beside the pictures, by its names."""
         names = ("seed", "guidance_scale", "steps", "scheduler", "eta", "strength", "guidance_rescale", "feather")
-        return {name: getattr(self, name) for name in names}
+        speed = ("preset", "backend", "guidance_interval")
+        return {name: getattr(self, name) for name in (*names, *speed)}
 
     def named(
         self,
@@ -192,6 +199,7 @@ def _parse(values: dict[str, Any]) -> Record:
     regions = tuple(region(value) for value in values["regions"])
     if not regions:
         raise ValueError("regions")
+    low, high = values.get("guidance_interval", (0.0, 1.0))
     return Record(
         version=str(values["version"]),
         model=file(values["model"]),
@@ -206,6 +214,9 @@ def _parse(values: dict[str, Any]) -> Record:
         guidance_rescale=number("guidance_rescale"),
         feather=int(values["feather"]),
         compat=text("compat"),
+        preset=None if values.get("preset") is None else str(values["preset"]),  # older files have none of these three
+        backend=str(values.get("backend", "torch")),
+        guidance_interval=(float(low), float(high)),
     )
 
 

@@ -119,6 +119,31 @@ def guide(
     return guided
 
 
+def check_interval(interval: tuple[float, float]) -> None:
+    """Raise a `UserError` where an interval of noise levels is none within 0 .. 1."""
+    if not 0 <= interval[0] <= interval[1] <= 1:
+        raise UserError(f"guidance_interval must be two rising numbers between 0 and 1, got {interval}")
+
+
+def within_interval(guided: Predict, unguided: Predict, interval: tuple[float, float], levels: int) -> Predict:
+    """Guidance where it helps and nowhere else (arXiv 2404.07724).
+
+    Args:
+        guided: The model with guidance.
+        unguided: The model with its condition alone, which costs half.
+        interval: From which to which noise level there is guidance, as shares of the levels, 0 the cleanest.
+        levels: That the schedule has.
+
+    Raises:
+        UserError: The interval is not one within 0 .. 1.
+    """
+    check_interval(interval)
+    low, high = interval
+    if (low, high) == (0, 1):
+        return guided
+    return lambda z_t, t: (guided if low * levels <= float(t) <= high * levels else unguided)(z_t, t)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Noise
 

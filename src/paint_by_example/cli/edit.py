@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 WHERE = tyro.conf.create_mutex_group(required=False, title="where to paint")
 SETTINGS = ("guidance_scale", "steps", "seed", "scheduler", "feather", "strength", "eta", "guidance_rescale")
+SPEED = ("preset", "backend")
+PRESET_SETS = ("steps", "scheduler", "guidance_interval", "backend")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ class Edit:
     """Noise added in each step, 0 to 1, ddim only; 0 if not given."""
     guidance_rescale: float | None = None
     """How far to take back the contrast that guidance adds, 0 to 1; 0 if not given."""
+    preset: Literal["exact", "fast", "draft"] | None = None
+    """How much is given up for speed, see docs/speed.md: exact nothing, draft most."""
+    backend: Literal["auto", "torch", "compile", "openvino", "openvino-bf16"] | None = None
+    """Who runs the U-Net; the preset's if not given, and without one torch. openvino needs the extra fast-cpu."""
     compat: Literal["none", "original", "diffusers"] | None = None
     """Prepare pictures and noise as the authors' code or diffusers did; none if not given."""
     device: str | None = None
@@ -93,7 +99,9 @@ def edit(options: Edit) -> None:
 
     # What is not given is left to the pipeline, so that its defaults are declared in one place.
     settings = {"seed": 0} if record is None else record.settings()
-    settings |= {name: value for name in SETTINGS if (value := getattr(options, name)) is not None}
+    if options.preset is not None:  # what a recorded preset stood for gives way to another one
+        settings = {name: value for name, value in settings.items() if name not in PRESET_SETS}
+    settings |= {name: value for name in (*SETTINGS, *SPEED) if (value := getattr(options, name)) is not None}
     settings = {name: value for name, value in settings.items() if value is not None}  # a recorded None too
     model = options.model or (None if record is None else record.model.path) or "embedded"
     pipeline = load_pipeline(model, device=options.device)
@@ -136,6 +144,8 @@ def edit(options: Edit) -> None:
             "seed": made.seed,
             "steps": result.steps,
             "guidance_scale": result.guidance_scale,
+            "preset": made.preset,
+            "backend": made.backend,
             "seconds": round(result.seconds, 3),  # of the edit, without loading the model
             "size": list(picture.size),
         }

@@ -1,0 +1,48 @@
+"""How much is given up for speed, by name. docs/speed.md says what of it is measured, and what is not yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from .compiled import BackendName
+from .errors import UserError
+from .sampling import SchedulerName
+
+PresetName: TypeAlias = Literal["exact", "fast", "draft"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a preset sets. An option that is given takes its place."""
+
+    steps: int | None = None
+    """Noise levels to visit; what the solver is good at if None."""
+    scheduler: SchedulerName | None = None
+    """The model's own if None."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Shares of the noise levels, 0 the cleanest and 1 the noisiest, between which there is guidance
+    (arXiv 2404.07724); outside of them the conditional prediction counts alone, which halves an evaluation."""
+    backends: tuple[BackendName, ...] = ("torch",)
+    """Who runs the U-Net: the first that can be used."""
+
+
+PRESETS: dict[PresetName, Preset] = {
+    "exact": Preset(backends=("openvino",)),
+    "fast": Preset(10, "dpm++", (0.2, 1.0), ("openvino-bf16", "openvino")),
+    "draft": Preset(5, "dpm++", (0.4, 1.0), ("openvino-bf16", "openvino")),
+}
+
+
+def find_preset(name: str | None) -> Preset:
+    """The preset of a name; of None the one that changes nothing.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name is None:
+        return Preset()
+    for known in get_args(PresetName):
+        if name == known:
+            return PRESETS[known]
+    raise UserError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
