@@ -254,7 +254,7 @@ def test_pictures_that_are_left_out_and_masks_without_a_picture_are_told(
     masks = str(tmp_path / "masks")
     arguments = ["prepare", "folder", str(tmp_path / "out"), "--pictures", str(tmp_path / "images"), "--masks", masks]
     assert main(arguments) == 1
-    assert f"has a mask in {masks}: expected such as {masks}/a.png" in capsys.readouterr().err
+    assert f"has a mask in {masks}: a.png for a.jpg" in capsys.readouterr().err
     (tmp_path / "images" / "b.txt").write_text("0 0.3 0.4 0.4 0.4\n")
     assert [line["picture"] for line in folder_index(tmp_path)] == ["../images/b.jpg"]
     assert "pbe: 2 pictures have no boxes and are left out" in capsys.readouterr().err

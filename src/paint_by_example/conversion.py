@@ -34,8 +34,9 @@ from .checkpoint import (
 from .conditioning import PaintByExampleImageEncoder
 from .errors import ModelError
 from .network import Network, check_tensors, first, outline, quiet, seems, shapes_of
-from .pipeline import PaintByExamplePipeline
+from .pipeline import PaintByExamplePipeline, load_pipeline
 from .prior import fresh_layers, nine_channels, vision_names
+from .settings import TrainConfig
 from .weights import read_tensors, stored_size, write_tensors, written_beside
 
 
@@ -182,6 +183,32 @@ def _plain(value: Any) -> Any:
 
 
 # --- the image prior --------------------------------------------------------------------------------------------------
+
+
+def read_start(config: TrainConfig) -> StoredModel:
+    """What a run starts from, without its weights.
+
+    Raises:
+        ModelError: if it cannot be found or read, or its parts do not fit together.
+    """
+    if config.image_encoder is None:
+        stored = read_model(config.init, download=PaintByExamplePipeline.download)
+    else:
+        stored = read_prior(config.init, config.image_encoder, seed=config.seed)
+    check_fit(stored.outline(), config.init)
+    return stored
+
+
+def load_start(config: TrainConfig, device: torch.device | str) -> PaintByExamplePipeline:
+    """What a run starts from, in float32; see `read_start`."""
+    if config.image_encoder is None:
+        return load_pipeline(config.init, device=device, dtype=torch.float32)
+    stored = read_start(config)
+    with readable(config.init):
+        pipeline = PaintByExamplePipeline(**stored.load(device, lambda part: torch.float32))
+    pipeline.model_name = config.init
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def read_prior(

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from .attention import collapse_cross_attention, dead_parameters
+from .conversion import load_start
 from .errors import DataError, UserError
-from .pipeline import PaintByExamplePipeline, load_pipeline
+from .pipeline import PaintByExamplePipeline
 from .processes import Processes
 from .settings import TrainConfig
 
@@ -82,6 +83,24 @@ class Network(nn.Module):
             loss: computes it with this network.
         """
         return loss()
+
+
+def start_over(pipeline: PaintByExamplePipeline, seed: int) -> None:
+    """Draw all that the paper trains anew, in place, as it is before any training; the pretrained parts stay.
+
+    Args:
+        pipeline: the model, on the CPU.
+        seed: of the random numbers.
+    """
+    encoder = pipeline.image_encoder
+    learnt = [part for name, part in encoder.named_children() if name not in FROZEN]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for part in (pipeline.unet, *learnt):
+            for layer in part.modules():
+                if hasattr(layer, "reset_parameters"):
+                    layer.reset_parameters()
+        encoder.uncond_vector.normal_()
 
 
 def add_lora(unet: Any, rank: int, seed: int, dead: set[str]) -> None:
@@ -289,7 +308,7 @@ class Learner:
             yield self.pipeline
             return
         if self.shown is None:
-            self.shown = load_pipeline(self.config.init, device="cpu", dtype=torch.float32)
+            self.shown = load_start(self.config, "cpu")
             Network(self.shown, self.config.train, self.config.lora_rank, self.config.seed)
         named = {"unet": self.shown.unet, "encoder": self.shown.image_encoder}
         with torch.no_grad():

@@ -84,8 +84,8 @@ tags: [paint-by-example, inpainting]
 
 # Paint by Example: {config.output.resolve().name}
 
-A Paint by Example model (arXiv 2211.13227), made by `pbe train` of paint-by-example: mark a region, show a picture of what
-should be there.
+A Paint by Example model (arXiv 2211.13227), made by `pbe train` of paint-by-example: mark a region, show a picture of
+what should be there.
 
 ```sh
 pbe edit room.png --mask mask.png --exemplar chair.png --model {name}

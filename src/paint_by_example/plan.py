@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .checkpoint import check_fit, read_model
+from .conversion import read_start
 from .learner import Network
 from .network import quiet
 from .objective import Draws, diffusion_loss
@@ -140,9 +140,7 @@ def plan(config: TrainConfig, processes: Processes | None = None) -> Plan:
     """
     processes = Processes.of_environment() if processes is None else processes
     size = processes.share(config.batch_size, config.accumulate) // config.accumulate
-    stored = read_model(config.init, download=PaintByExamplePipeline.download)
-    check_fit(stored.outline(), config.init)
-    return account(config, PaintByExamplePipeline(**stored.outline()), size, processes.count)
+    return account(config, PaintByExamplePipeline(**read_start(config).outline()), size, processes.count)
 
 
 def account(config: TrainConfig, pipeline: PaintByExamplePipeline, size: int, processes: int = 1) -> Plan:

@@ -40,7 +40,14 @@ class TrainConfig:
     """Flip, turn, blur and warp exemplars, and let masks have arbitrary shapes. Without it an exemplar is cut out of
     the picture as it stands there and masks are rectangles, which teaches copying: it is there to measure that."""
     init: str = "embedded"
-    """Model to start from: a folder, the embedded one, or a name on the hub."""
+    """Model to start from: a folder, a file, the embedded one, or a name on the hub. With image_encoder, Stable
+    Diffusion 1.x."""
+    image_encoder: str | None = None
+    """CLIP, a folder or a name on the hub such as openai/clip-vit-large-patch14, which takes the place of the text
+    model of Stable Diffusion 1.x, as in the paper; see `pbe convert`."""
+    scratch: bool = False
+    """Train from scratch: what learns starts at random. Of init only what never learns is taken, autoencoder and the
+    exemplar's backbone. The paper's ablation has it as its baseline, without the image prior."""
     train: Literal["full", "mapper"] = "full"
     """What learns: full is the U-Net and the encoder's learned part, as in the paper; mapper is the latter alone, a
     quick start for a U-Net that knows pictures but no exemplars yet."""
@@ -150,6 +157,8 @@ class TrainConfig:
                 raise UserError(f"{name} must be a number of at least 0, got {getattr(self, name)}")
         if self.held_out_edits == 1:
             raise UserError("held_out_edits must be 0 or at least 2: one edit has no spread, got 1")
+        if self.scratch and (self.lora_rank or self.train != "full"):
+            raise UserError("scratch draws all weights anew; leave train mapper and lora_rank out")
         if self.lora_rank and self.train != "full":
             raise UserError("train mapper and lora_rank exclude each other; give one")
         if self.ahead and self.sample_latents:

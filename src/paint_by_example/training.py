@@ -26,12 +26,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .batches import Steps, batches, divide, load_examples, load_steps
+from .conversion import load_start
 from .errors import UserError
 from .held_out import Judge
-from .learner import Learner, save_lora
+from .learner import Learner, save_lora, start_over
 from .model_card import Card
 from .objective import diffusion_loss, draw_step, frozen, loss_weight
-from .pipeline import choose_device, load_pipeline
+from .pipeline import choose_device
 from .processes import Processes, joined
 from .sampling import seeded_generators
 from .settings import TrainConfig as TrainConfig
@@ -69,7 +70,10 @@ def train_together(config: TrainConfig, processes: Processes) -> Path:
     """The part of `train` that one of its processes does."""
     processes.share(config.batch_size, config.accumulate)  # wrong sizes are told before the model is read
     device = choose_device(processes.device(config.device))
-    pipeline = load_pipeline(config.init, device=device, dtype=torch.float32)
+    pipeline = load_start(config, "cpu" if config.scratch else device)
+    if config.scratch:
+        start_over(pipeline, config.seed)
+        pipeline.to(device)
     learner = Learner(config, pipeline, processes)
     first, losses, best = resume(learner)
     processes.wait()  # all have read the checkpoint before the first writes

@@ -310,25 +310,20 @@ def read_folder(pictures: Path, masks: Path | None = None, seed: int = 0) -> Fol
         masks: the folder with the masks.
         seed: of boxes that are made up.
 
-    Returns:
-        The pictures, and how many of them are special.
-
     Raises:
         DataError: if there is no picture in it, or no mask for any.
     """
-    inside = masks.resolve() if masks else None
     files = [
         path
         for path in sorted(pictures.rglob("*"))
-        if path.suffix.lower() in READABLE_SUFFIXES and not (inside and inside in path.resolve().parents)
+        if path.suffix.lower() in READABLE_SUFFIXES and not (masks and masks.resolve() in path.resolve().parents)
     ]
     if not files:
         raise DataError(f"no picture in {pictures}: expected files of {', '.join(READABLE)}")
     if masks is not None:
         found = [one for path in files if (one := with_masks(path, masks / path.relative_to(pictures))) is not None]
         if not found:
-            name = files[0].relative_to(pictures).with_suffix(".png")
-            raise DataError(f"no picture in {pictures} has a mask in {masks}: expected such as {masks / name}")
+            raise DataError(f"no picture in {pictures} has a mask in {masks}: {files[0].stem}.png for {files[0].name}")
     elif coco := next((pictures / name for name in COCO_NAMES if (pictures / name).exists()), None):
         found = list(read_coco(coco, pictures))
     else:
