@@ -177,8 +177,8 @@ class Editor(Painter):
 
         Args:
             source: the picture to edit: a path, a PIL picture or an array.
-            exemplar: a picture of what to paint, a `Blend` of several or an `Encoded` one; a list of these for a list of
-                regions.
+            exemplar: a picture of what to paint, a `Blend` of several, or an `Encoded` one; a list of these for a list
+                of regions.
             mask: white where to repaint, of the source's size; this or ``box``. A list for several regions.
             box: (left, top, right, bottom) to repaint, in pixels. A list for several regions.
             guidance_scale: λ: the larger, the more alike the exemplar; 1 is no guidance, 0 no exemplar.

@@ -56,7 +56,16 @@ class Blend:
         return weights if math.isclose(total, 1, rel_tol=1e-12) else [weight / total for weight in weights]
 
 
-Exemplar: TypeAlias = Picture | Blend
+@dataclass(frozen=True)
+class Encoded:
+    """An exemplar that was encoded before, such as those of a library."""
+
+    picture: Picture
+    features: Tensor
+    """What the frozen part of the encoder said of it, (F,); whoever gives it sees that it is this model's encoder."""
+
+
+Exemplar: TypeAlias = Picture | Blend | Encoded
 
 
 def exemplar_pictures(exemplar: Exemplar) -> list[tuple[Image.Image, float]]:
@@ -67,6 +76,8 @@ def exemplar_pictures(exemplar: Exemplar) -> list[tuple[Image.Image, float]]:
     """
     if isinstance(exemplar, Blend):
         return [(load_exemplar(one), share) for one, share in zip(exemplar.exemplars, exemplar.shares(), strict=True)]
+    if isinstance(exemplar, Encoded):
+        return [(load_exemplar(exemplar.picture), 1.0)]
     return [(load_exemplar(exemplar), 1.0)]
 
 

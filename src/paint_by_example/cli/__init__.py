@@ -20,6 +20,7 @@ from .batch import batch, batch_options
 from .compare import Compare, compare
 from .edit import Edit, edit
 from .evaluate import evaluate, evaluate_options
+from .library import library, library_options
 from .models import Convert, Info, convert, info
 from .prepare import Prepare, prepare
 from .serve import Serve, serve
@@ -46,6 +47,7 @@ class Command:
 COMMANDS = {
     "edit": Command("paint an exemplar into a picture", lambda: Edit, edit),
     "batch": Command("make all edits of a table", batch_options, batch),
+    "library": Command("keep pictures to paint with, find them", library_options, library),
     "serve": Command("serve a page to edit pictures on", lambda: Serve, serve),
     "info": Command("say what a model is", lambda: Info, info),
     "convert": Command("write a model in another layout", lambda: Convert, convert),

@@ -1,0 +1,239 @@
+"""``pbe library``: add, search, list, remove."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from ..errors import DataError
+from .arguments import UsageError
+
+if TYPE_CHECKING:
+    from ..library import Entry, Found
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the library is."""
+
+    library: Path = Path("library")
+    """Folder of the library."""
+    json: bool = False
+    """Print JSON, a line a picture."""
+
+
+@dataclass(frozen=True)
+class LibraryAdd(Place):
+    """Add the pictures of folders. Run again it adds what is new, and notes what was moved or is gone."""
+
+    places: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders, looked through to their bottom, and pictures."""
+    tag: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """For all pictures there; may be given several times."""
+    licence: str | None = None
+    """Of all pictures there."""
+    model: str = "embedded"
+    """The model whose exemplar encoder is used, as for pbe edit. Fine-tuned models share it."""
+    compat: Literal["none", "original", "diffusers"] = "none"
+    """As for pbe edit; it changes how an exemplar is cut."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, ...; the best there is if not given."""
+
+
+@dataclass(frozen=True)
+class LibrarySearch(Place):
+    """Find pictures: those like another one, those with tags, or those that fit a hole in a photograph."""
+
+    like: Path | None = None
+    """Picture that they should be like."""
+    tag: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """That they must have; may be given several times."""
+    photo: Annotated[Path | None, tyro.conf.arg(name="for", metavar="PHOTO")] = None
+    """Photograph with a hole that they should fit; with --mask or --box."""
+    mask: Path | None = None
+    """The hole: picture of the photograph's size, white is repainted."""
+    box: Annotated[str | None, tyro.conf.arg(metavar="L,T,R,B")] = None
+    """The hole as a rectangle, pixels."""
+    top: int = 10
+    """How many, at most."""
+    model: str | None = None
+    """For --like; the one the library was made with if not given."""
+    device: str | None = None
+    """For --like: cpu, cuda, cuda:1, ...; the best there is if not given."""
+
+
+@dataclass(frozen=True)
+class LibraryList(Place):
+    """List the pictures, in the order in which they were added."""
+
+    duplicates: bool = False
+    """Only pictures that several files hold."""
+    missing: bool = False
+    """Only pictures whose files are gone."""
+    broken: bool = False
+    """Instead, the files that could not be used, and why."""
+
+
+@dataclass(frozen=True)
+class LibraryRemove(Place):
+    """Take pictures out. Files stay where they are."""
+
+    places: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Files and folders whose pictures are taken out."""
+    missing: bool = False
+    """Also take out all pictures whose files are gone."""
+
+
+LibraryCommand = (
+    Annotated[LibraryAdd, tyro.conf.subcommand("add")]
+    | Annotated[LibrarySearch, tyro.conf.subcommand("search")]
+    | Annotated[LibraryList, tyro.conf.subcommand("list")]
+    | Annotated[LibraryRemove, tyro.conf.subcommand("remove")]
+)
+
+
+def library_options() -> Any:
+    """The commands of the group."""
+    return LibraryCommand
+
+
+def library(options: LibraryAdd | LibrarySearch | LibraryList | LibraryRemove) -> None:
+    """Carry out one of them."""
+    if isinstance(options, LibraryAdd):
+        add(options)
+    elif isinstance(options, LibrarySearch):
+        search(options)
+    elif isinstance(options, LibraryList):
+        show(options)
+    else:
+        remove(options)
+
+
+def add(options: LibraryAdd) -> None:
+    """Add pictures, print how many."""
+    if not options.places:
+        raise UsageError("missing: folders or pictures to add")
+    from tqdm import tqdm
+
+    from ..library import add_pictures
+    from ..pipeline import load_pipeline
+
+    pipeline = load_pipeline(options.model, device=options.device)
+    pipeline.compat = None if options.compat == "none" else options.compat
+    with tqdm(desc="adding", unit="file", total=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        try:
+            outcome = add_pictures(
+                options.library,
+                pipeline,
+                options.places,
+                tags=options.tag,
+                licence=options.licence,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            bar.close()
+            print("pbe: stopped; run the same command again to go on", file=sys.stderr)
+            raise
+    counts = dataclasses.asdict(outcome)
+    print(json.dumps(counts) if options.json else "\n".join(f"{name:11}{n:,}" for name, n in counts.items()))
+    if outcome.broken:
+        print(
+            f"pbe: files that could not be used: pbe library list --broken --library {options.library}", file=sys.stderr
+        )
+
+
+def search(options: LibrarySearch) -> None:
+    """Print what was found, best first."""
+    if options.top < 1:
+        raise UsageError("--top must be at least 1")
+    if (options.photo is None) != (options.mask is None and options.box is None) or (options.mask and options.box):
+        raise UsageError("--for needs --mask or --box, and they need --for")
+    if not (options.like or options.tag or options.photo):
+        raise UsageError("missing: --like, --tag or --for")
+    from ..crops import box_mask, parse_box
+    from ..images import load_exemplar, load_image, load_mask
+    from ..library import Hole, Library, find_exemplars
+
+    with Library(options.library) as opened:
+        hole = None
+        if options.photo is not None:
+            photo = load_image(options.photo)
+            if options.box is not None:
+                selected = box_mask(parse_box(options.box), photo.size)
+            else:
+                assert options.mask is not None
+                selected = load_mask(options.mask, photo.size)
+            hole = Hole.of(photo, selected)
+        like = None if options.like is None else load_exemplar(options.like)
+        painter = None
+        if like is not None:
+            painter = open_encoder(opened.encoder, options.model, options.device)
+        for one in find_exemplars(opened, options.top, painter=painter, like=like, tags=options.tag, hole=hole):
+            print(found_line(one, options.json))
+
+
+def open_encoder(encoder: Any, model: str | None, device: str | None) -> Any:
+    """The model that a library was made with, or the one that was named."""
+    from ..pipeline import load_pipeline
+
+    pipeline = load_pipeline(model or encoder.model, device=device)
+    pipeline.compat = encoder.compat
+    return pipeline
+
+
+def show(options: LibraryList) -> None:
+    """Print a line a picture."""
+    from ..library import Library
+
+    with Library(options.library) as opened:
+        if options.broken:
+            for path, reason in opened.broken():
+                print(json.dumps({"path": path, "reason": reason}) if options.json else f"{path}\t{reason}")
+            return
+        for entry in opened.entries(opened.missing() if options.missing else None):
+            if len(entry.paths) > 1 or not options.duplicates:
+                print(entry_line(entry, options.json))
+
+
+def remove(options: LibraryRemove) -> None:
+    """Take pictures out, print how many."""
+    if not (options.places or options.missing):
+        raise UsageError("missing: files or folders to remove, or --missing")
+    from ..library import Library
+
+    with Library(options.library) as opened:
+        numbers = set(opened.missing()) if options.missing else set()
+        for place in options.places:
+            if not (named := opened.named(place)):
+                raise DataError(
+                    f"no picture of the library {options.library} is in {place}; pbe library list shows all"
+                )
+            numbers |= set(named)
+        removed = opened.remove(sorted(numbers))
+    print(json.dumps({"removed": removed}) if options.json else f"removed {removed:,}")
+
+
+def entry_line(entry: Entry, as_json: bool) -> str:
+    """A picture: its number, size, file and tags."""
+    if as_json:
+        return json.dumps(dataclasses.asdict(entry))
+    size = f"{entry.width}x{entry.height}"
+    return "\t".join((str(entry.id), size, "; ".join(entry.paths) or "(missing)", " ".join(entry.tags)))
+
+
+def found_line(found: Found, as_json: bool) -> str:
+    """A picture that was found, with its score."""
+    if as_json:
+        return json.dumps(dataclasses.asdict(found.entry) | {"score": found.score, "likeness": found.likeness})
+    return f"{found.score:.4f}\t{entry_line(found.entry, False)}"

@@ -1,0 +1,27 @@
+"""The exemplar library: pictures that were encoded once, to be found again and painted with.
+
+    library/library.db      rows: content hash, files, size, colour, tags, licence, thumbnail; SQLite
+    library/features.f32    (n, F) float32, what the encoder's frozen part says of each picture; only ever appended to
+    library/.lock           held while something is added or removed
+
+How many rows of the matrix count is what the database says: what stands behind them was left by a write that was
+interrupted, and is written over.
+"""
+
+from .adding import Added, add_pictures
+from .encoder import Encoder, encode
+from .searching import Found, Hole, Search, find_exemplars
+from .store import Entry, Library
+
+__all__ = [
+    "Added",
+    "Encoder",
+    "Entry",
+    "Found",
+    "Hole",
+    "Library",
+    "Search",
+    "add_pictures",
+    "encode",
+    "find_exemplars",
+]

@@ -1,0 +1,313 @@
+"""The library's folder: rows in SQLite beside a matrix of features, of which as many rows count as SQLite says."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..errors import DataError, ModelError, PictureError
+from ..images import load_exemplar
+from ..inputs import Encoded
+from ..record import content_hash
+from .encoder import Encoder
+
+DATABASE, MATRIX, LOCK = "library.db", "features.f32", ".lock"
+VERSION = 1
+
+SCHEMA = """
+create table library (key text primary key, value) without rowid;
+create table pictures (
+    id integer primary key, sha256 text not null unique, width integer not null, height integer not null,
+    aspect real not null, red real not null, green real not null, blue real not null, licence text);
+create table thumbnails (picture integer primary key, webp blob not null);
+create table tags (tag text not null, picture integer not null, primary key (tag, picture)) without rowid;
+create table files (
+    path text primary key, picture integer not null, bytes integer not null, mtime_ns integer not null) without rowid;
+create index files_of_pictures on files (picture);
+create index tags_of_pictures on tags (picture);
+create table broken (
+    path text primary key, bytes integer not null, mtime_ns integer not null, reason text not null) without rowid;
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A picture in a library."""
+
+    id: int
+    """Its row of the matrix; stays the same, and is not given to another picture."""
+    sha256: str
+    """Of its pixels, as `record.content_hash` has it."""
+    width: int
+    height: int
+    aspect: float
+    """Width over height of what it shows, without an even border."""
+    colour: tuple[float, float, float]
+    """Mean red, green and blue of what it shows, [0, 1]."""
+    licence: str | None
+    paths: tuple[str, ...]
+    """Files that hold it; several are duplicates, none means that it is missing."""
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NewPicture:
+    """What is kept of a picture, but for its features."""
+
+    sha256: str
+    width: int
+    height: int
+    aspect: float
+    colour: tuple[float, float, float]
+    thumbnail: bytes
+    """WebP."""
+
+
+class Library:
+    """An opened library. Adding and removing happen within `writing`.
+
+    Args:
+        folder: of the library.
+        encoder: makes the library if there is none; otherwise it has to be the one that it was made with.
+
+    Raises:
+        DataError: there is no library and no encoder to make one, or it cannot be read.
+        ModelError: it was made with another encoder.
+    """
+
+    def __init__(self, folder: Path, encoder: Encoder | None = None) -> None:
+        self.folder = folder
+        if not (folder / DATABASE).exists():
+            if encoder is None:
+                raise DataError(f"there is no library in {folder}; make one with pbe library add")
+            self._make(encoder)
+        with self._errors():
+            self.rows = sqlite3.connect(folder / DATABASE, timeout=30)
+            self.rows.execute("pragma synchronous = full")
+            found = dict(self.rows.execute("select key, value from library"))
+        if found["version"] != VERSION:
+            raise DataError(f"the library {folder} is of another version; make it anew with pbe library add")
+        self.encoder = Encoder(*(found[name] for name in ("encoder", "size", "model", "compat")))
+        if encoder is not None:
+            self.check(encoder)
+
+    def _make(self, encoder: Encoder) -> None:
+        """Write an empty database beside its place and rename it, so that there is all of it or nothing."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot make the library {self.folder}: {error.strerror}") from error
+        with self._held(), self._errors():
+            if (self.folder / DATABASE).exists():
+                return
+            beside = self.folder / f"{DATABASE}.partial"
+            beside.unlink(missing_ok=True)
+            rows = sqlite3.connect(beside)
+            rows.executescript(SCHEMA)
+            values = {
+                "version": VERSION,
+                "count": 0,
+                "encoder": encoder.sha256,
+                "size": encoder.size,
+                "model": encoder.model,
+                "compat": encoder.compat,
+            }
+            rows.executemany("insert into library values (?, ?)", values.items())
+            rows.commit()
+            rows.close()
+            beside.replace(self.folder / DATABASE)
+            rows = sqlite3.connect(self.folder / DATABASE)
+            rows.execute("pragma journal_mode = wal")  # readers and the writer do not wait for each other
+            rows.close()
+
+    def check(self, encoder: Encoder) -> None:
+        """Raises a `ModelError` if pictures were encoded by another encoder than this."""
+        if encoder.sha256 != self.encoder.sha256:
+            compat = f" with compat {self.encoder.compat}" if self.encoder.compat else ""
+            raise ModelError(
+                f"the library {self.folder} was made by the exemplar encoder of the model {self.encoder.model}{compat},"
+                f" which {encoder.model} does not have; name that model, or make a library of its own for this one"
+            )
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.rows.close()
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"cannot use the library {self.folder}: {reason}") from error
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        with self._errors(), (self.folder / LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it with the process
+            except BlockingIOError:
+                raise DataError(f"another process is writing to the library {self.folder}; wait for it") from None
+            yield
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the library for writing.
+
+        Raises:
+            DataError: another process does, or what is written cannot be.
+        """
+        with self._held():
+            try:
+                yield
+            finally:
+                self.rows.rollback()  # of what was not committed
+
+    # --- what is in it ------------------------------------------------------------------------------------------------
+
+    @property
+    def count(self) -> int:
+        """Rows of the matrix, those of removed pictures among them."""
+        with self._errors():
+            return int(self.rows.execute("select value from library where key = 'count'").fetchone()[0])
+
+    def features(self) -> NDArray[np.float32]:
+        """All rows of the matrix, (n, F), mapped from the file.
+
+        Raises:
+            DataError: the file is shorter than it was.
+        """
+        count, size, path = self.count, self.encoder.size, self.folder / MATRIX
+        if count == 0:
+            return np.zeros((0, size), np.float32)
+        if not path.exists() or path.stat().st_size < 4 * count * size:
+            raise DataError(f"{path} is cut short; make the library anew with pbe library add")
+        return np.memmap(path, np.float32, "r", shape=(count, size))
+
+    def entries(self, ids: Iterable[int] | None = None) -> Iterator[Entry]:
+        """Pictures, all in the order they came in, or some in the order asked for; those that are gone are left out."""
+        numbers = [one for (one,) in self.rows.execute("select id from pictures order by id")] if ids is None else ids
+        for number in numbers:
+            row = self.rows.execute("select * from pictures where id = ?", (int(number),)).fetchone()
+            if row is None:
+                continue
+            number, sha256, width, height, aspect, red, green, blue, licence = row
+            paths = self.rows.execute("select path from files where picture = ? order by path", (number,))
+            tags = self.rows.execute("select tag from tags where picture = ? order by tag", (number,))
+            yield Entry(
+                number,
+                sha256,
+                width,
+                height,
+                aspect,
+                (red, green, blue),
+                licence,
+                tuple(path for (path,) in paths),
+                tuple(tag for (tag,) in tags),
+            )
+
+    def thumbnail(self, number: int) -> bytes | None:
+        """A picture in small, WebP; None where there is none of this number."""
+        row = self.rows.execute("select webp from thumbnails where picture = ?", (number,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def exemplar(self, entry: Entry) -> Encoded:
+        """A picture to edit with, which is not encoded again.
+
+        Raises:
+            PictureError: none of its files holds it any more.
+        """
+        for path in entry.paths:
+            with contextlib.suppress(PictureError):
+                if content_hash(load_exemplar(path)) == entry.sha256:
+                    return Encoded(path, torch.from_numpy(np.array(self.features()[entry.id])))
+        raise PictureError(
+            f"picture {entry.id} of the library {self.folder} is in none of its files any more"
+            f" ({', '.join(entry.paths) or 'none is left'}); run pbe library add again"
+        )
+
+    def broken(self) -> list[tuple[str, str]]:
+        """Files that could not be used: path and reason."""
+        return list(self.rows.execute("select path, reason from broken order by path"))
+
+    def tagged(self, tags: Sequence[str]) -> set[int]:
+        """Numbers of the pictures that have all of the tags."""
+        sets = [{one for (one,) in self.rows.execute("select picture from tags where tag = ?", (t,))} for t in tags]
+        return set.intersection(*sets)
+
+    # --- changes, within `writing` ------------------------------------------------------------------------------------
+
+    def append(self, pictures: Sequence[NewPicture], features: Sequence[NDArray[np.float32]]) -> list[int]:
+        """Append pictures; they count after `commit`. Gives their numbers."""
+        if not pictures:
+            return []
+        first, size = self.count, self.encoder.size
+        rows = np.stack(features).astype("<f4")
+        if rows.shape[1] != size:
+            raise DataError(f"features of {rows.shape[1]} numbers were given to a library of {size}")
+        with self._errors():
+            # Beyond the rows that count; on the disk before the database says that they do.
+            descriptor = os.open(self.folder / MATRIX, os.O_WRONLY | os.O_CREAT, 0o666)
+            with open(descriptor, "wb", buffering=0) as file:
+                file.seek(4 * first * size)
+                body = memoryview(rows.tobytes())
+                while body:
+                    body = body[file.write(body) :]
+                os.fsync(file.fileno())
+            numbers = list(range(first, first + len(pictures)))
+            for number, one in zip(numbers, pictures, strict=True):
+                values: tuple[Any, ...] = (number, one.sha256, one.width, one.height, one.aspect, *one.colour, None)
+                self.rows.execute("insert into pictures values (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+                self.rows.execute("insert into thumbnails values (?, ?)", (number, one.thumbnail))
+            self.rows.execute("update library set value = ? where key = 'count'", (first + len(pictures),))
+        return numbers
+
+    def commit(self) -> None:
+        """Make changes last."""
+        with self._errors():
+            self.rows.commit()
+
+    def remove(self, numbers: Iterable[int]) -> int:
+        """Take pictures out, their files stay where they are. Gives how many there were.
+
+        Their rows of the matrix are left unused.
+        """
+        removed = 0
+        with self.writing(), self._errors():
+            for number in numbers:
+                removed += self.rows.execute("delete from pictures where id = ?", (number,)).rowcount
+                for table in ("thumbnails", "tags", "files"):
+                    self.rows.execute(f"delete from {table} where picture = ?", (number,))
+            self.rows.commit()
+        return removed
+
+    def named(self, path: Path) -> list[int]:
+        """Numbers of the pictures in a file, or in a folder and those below it."""
+        place = os.path.abspath(path)
+        below = place.rstrip(os.sep) + os.sep
+        found = self.rows.execute(
+            "select distinct picture from files where path = ? or substr(path, 1, ?) = ? order by picture",
+            (place, len(below), below),
+        )
+        return [number for (number,) in found]
+
+    def missing(self) -> list[int]:
+        """Numbers of the pictures whose files are gone."""
+        found = self.rows.execute("select id from pictures where id not in (select picture from files) order by id")
+        return [number for (number,) in found]

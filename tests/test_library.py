@@ -1,0 +1,371 @@
+"""The exemplar library: what is added, found and removed, what a kill leaves, and edits from it."""
+
+import fcntl
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from paint_by_example import PaintByExamplePipeline
+from paint_by_example.cli import main
+from paint_by_example.errors import DataError, ModelError, PictureError
+from paint_by_example.inputs import Encoded
+from paint_by_example.library import (
+    Added,
+    Encoder,
+    Hole,
+    Library,
+    Search,
+    add_pictures,
+    encode,
+    find_exemplars,
+)
+from paint_by_example.library.adding import describe
+from tests import tiny
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.test_library"])
+
+
+def pictures(folder: Path, count: int = 4) -> Path:
+    """Pictures of noise, the last in a folder of its own."""
+    (folder / "below").mkdir(parents=True)
+    for number in range(count):
+        place = folder / "below" if number == count - 1 else folder
+        tiny.picture(40 + number, 30, seed=number).save(place / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def painter() -> PaintByExamplePipeline:
+    """Not to be changed."""
+    return tiny.embedded_pipeline()
+
+
+@pytest.fixture
+def kept(tmp_path: Path, painter: PaintByExamplePipeline) -> tuple[Path, Path]:
+    """Pictures, and a library of them."""
+    folder = pictures(tmp_path / "pictures")
+    add_pictures(tmp_path / "library", painter, [folder])
+    return folder, tmp_path / "library"
+
+
+# --- adding -----------------------------------------------------------------------------------------------------------
+
+
+def test_features_are_those_of_each_picture_alone(tmp_path: Path, pipeline: PaintByExamplePipeline) -> None:
+    folder = pictures(tmp_path / "pictures")
+    assert add_pictures(tmp_path / "library", pipeline, [folder]) == Added(added=4)
+    with Library(tmp_path / "library") as library:
+        matrix = library.features()
+        for entry in library.entries():
+            picture = Image.open(entry.paths[0])
+            assert (entry.width, entry.height) == picture.size
+            assert np.array_equal(matrix[entry.id], encode(pipeline, picture))
+            assert library.thumbnail(entry.id) is not None
+
+
+def test_adding_again_encodes_nothing(
+    kept: tuple[Path, Path], painter: PaintByExamplePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, library = kept
+    monkeypatch.setattr("paint_by_example.library.adding.encode", lambda *_: pytest.fail("encoded again"))
+    assert add_pictures(library, painter, [folder]) == Added(known=4)
+    shutil.copy(folder / "0.png", folder / "copy.png")
+    (folder / "1.png").rename(folder / "elsewhere.png")
+    (folder / "2.png").unlink()
+    Image.open(folder / "below" / "3.png").save(folder / "3.tif")  # the same pixels in another format
+    assert add_pictures(library, painter, [folder]) == Added(known=2, duplicates=2, moved=1, missing=1)
+    with Library(library) as opened:
+        names = [[Path(path).name for path in entry.paths] for entry in opened.entries()]
+        assert names == [["0.png", "copy.png"], ["elsewhere.png"], [], ["3.tif", "3.png"]]
+        assert opened.missing() == [2]
+    tiny.picture(42, 30, seed=2).save(folder / "back.png")
+    assert add_pictures(library, painter, [folder]).known == 5 + 1
+
+
+def test_a_changed_file_is_another_picture(kept: tuple[Path, Path], painter: PaintByExamplePipeline) -> None:
+    folder, library = kept
+    tiny.picture(50, 50, seed=9).save(folder / "0.png")
+    assert add_pictures(library, painter, [folder]) == Added(added=1, known=3)
+    with Library(library) as opened:
+        entries = {entry.id: entry for entry in opened.entries()}
+        assert entries[0].paths == ()
+        assert entries[4].paths == (str(folder / "0.png"),)
+
+
+def test_broken_files_are_listed_and_tried_again_when_they_change(
+    kept: tuple[Path, Path], painter: PaintByExamplePipeline
+) -> None:
+    folder, library = kept
+    (folder / "bad.jpg").write_bytes(b"no picture")
+    assert add_pictures(library, painter, [folder]) == Added(known=4, broken=1)
+    assert add_pictures(library, painter, [folder]) == Added(known=4, broken=1)
+    with Library(library) as opened:
+        ((path, reason),) = opened.broken()
+    assert path.endswith("bad.jpg")
+    assert "not a picture" in reason
+    tiny.picture(20, 20, seed=7).save(folder / "bad.jpg")
+    assert add_pictures(library, painter, [folder]) == Added(known=4, added=1)
+    with Library(library) as opened:
+        assert opened.broken() == []
+
+
+def test_names_that_are_not_utf8_are_broken(kept: tuple[Path, Path], painter: PaintByExamplePipeline) -> None:
+    folder, library = kept
+    shutil.copy(os.fsencode(folder / "0.png"), os.fsencode(folder) + b"/\xff.png")
+    assert add_pictures(library, painter, [folder]) == Added(known=4, broken=1)
+
+
+def test_tags_and_licences_are_of_a_place(kept: tuple[Path, Path], painter: PaintByExamplePipeline) -> None:
+    folder, library = kept
+    add_pictures(library, painter, [folder / "below"], tags=("red", "chair"), licence="CC0")
+    add_pictures(library, painter, [folder], tags=("chair",))
+    with Library(library) as opened:
+        entries = list(opened.entries())
+        assert [entry.tags for entry in entries] == [("chair",)] * 3 + [("chair", "red")]
+        assert [entry.licence for entry in entries] == [None] * 3 + ["CC0"]
+        assert opened.tagged(["chair", "red"]) == {3}
+
+
+def test_a_library_belongs_to_an_encoder(kept: tuple[Path, Path], painter: PaintByExamplePipeline) -> None:
+    folder, library = kept
+    tuned = tiny.embedded_pipeline()
+    with torch.no_grad():
+        tuned.unet.conv_in.weight.add_(1)
+        tuned.image_encoder.proj_out.weight.add_(1)
+    add_pictures(library, tuned, [folder])  # its frozen part is the same
+    with torch.no_grad():
+        tuned.image_encoder.components.weight.add_(1)
+    with pytest.raises(ModelError, match="was made by the exemplar encoder of"):
+        add_pictures(library, tuned, [folder])
+    cutting = tiny.embedded_pipeline()
+    cutting.compat = "diffusers"
+    with pytest.raises(ModelError, match="was made by the exemplar encoder of"):
+        add_pictures(library, cutting, [folder])
+
+
+# --- interruptions ----------------------------------------------------------------------------------------------------
+
+
+def add_slowly(library: Path, folder: Path) -> None:
+    """A process to be killed: it commits all the time."""
+    import paint_by_example.library.adding as adding
+
+    adding.SECONDS = 0.0
+    add_pictures(library, tiny.embedded_pipeline(), [folder])
+
+
+def test_what_a_kill_leaves_is_whole(tmp_path: Path, painter: PaintByExamplePipeline) -> None:
+    folder = pictures(tmp_path / "pictures", 60)
+    add_pictures(tmp_path / "straight", painter, [folder])
+    chance = random.Random(1)
+    kills = 0
+    for _ in range(5):
+        process = PROCESSES.Process(target=add_slowly, args=(tmp_path / "library", folder))
+        process.start()
+        until = time.monotonic() + 20
+        before = rows_of(tmp_path / "library")
+        while process.is_alive() and time.monotonic() < until and rows_of(tmp_path / "library") == before:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.03))
+        if process.is_alive() and process.pid is not None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.join()
+    assert kills
+    add_pictures(tmp_path / "library", painter, [folder])
+    with Library(tmp_path / "library") as found, Library(tmp_path / "straight") as straight:
+        assert found.count == 60
+        assert np.array_equal(found.features(), straight.features())
+        assert list(found.entries()) == list(straight.entries())
+
+
+def rows_of(library: Path) -> int:
+    path = library / "features.f32"
+    return path.stat().st_size if path.exists() else 0
+
+
+def test_rows_beyond_those_that_count_are_written_over(
+    kept: tuple[Path, Path], painter: PaintByExamplePipeline
+) -> None:
+    folder, library = kept
+    with (library / "features.f32").open("ab") as file:
+        file.write(b"half a row")
+    tiny.picture(20, 20, seed=7).save(folder / "new.png")
+    add_pictures(library, painter, [folder])
+    with Library(library) as opened:
+        assert np.array_equal(opened.features()[4], encode(painter, Image.open(folder / "new.png")))
+
+
+def test_a_matrix_that_is_cut_short_is_noticed(kept: tuple[Path, Path]) -> None:
+    _, library = kept
+    os.truncate(library / "features.f32", 100)
+    with Library(library) as opened, pytest.raises(DataError, match="cut short"):
+        opened.features()
+
+
+def test_two_writers_are_one_too_many(kept: tuple[Path, Path], painter: PaintByExamplePipeline) -> None:
+    folder, library = kept
+    with (library / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another process is writing"):
+            add_pictures(library, painter, [folder])
+        with Library(library) as opened:  # who reads does not mind
+            assert len(list(opened.entries())) == 4
+
+
+# --- searching --------------------------------------------------------------------------------------------------------
+
+
+def made_up(folder: Path, painter: PaintByExamplePipeline, rows: np.ndarray) -> Path:
+    """A library of given features."""
+    from paint_by_example.library.store import NewPicture
+
+    encoder = Encoder("0", rows.shape[1], "none", None)
+    with Library(folder, encoder) as library, library.writing():
+        new = [NewPicture(str(n), 10, 10, 1.0, (0, 0, 0), b"") for n in range(len(rows))]
+        library.append(new, list(rows.astype(np.float32)))
+        library.rows.executemany("insert into files values (?, ?, 0, 0)", [(f"/{n}", n) for n in range(len(rows))])
+        library.commit()
+    return folder
+
+
+def test_search_is_exact(tmp_path: Path, painter: PaintByExamplePipeline) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(3000, 24)) + 5  # far from the origin, so that taking the mean off matters
+    rows[100:200] = rows[100] + 1e-4 * rng.normal(size=(100, 24))  # nearer together than float16 tells apart
+    with Library(made_up(tmp_path / "library", painter, rows)) as library:
+        library.remove([101, 7])
+        search = Search(library)
+        left = np.delete(rows.astype(np.float32).astype(np.float64), [7, 101], 0)
+        ids = np.delete(np.arange(3000), [7, 101])
+        for number in (0, 100, 150):
+            query = rows[number] + 0.01
+            x, q = left - left.mean(0), query - left.mean(0)
+            cosines = x @ q / np.linalg.norm(x, axis=1) / np.linalg.norm(q)
+            best = np.argsort(-cosines)[:20]
+            found = search.nearest(query, 20)
+            assert [one.entry.id for one in found] == ids[best].tolist()
+            assert np.allclose([one.score for one in found], cosines[best])
+
+
+def test_search_finds_the_picture_itself(kept: tuple[Path, Path], painter: PaintByExamplePipeline) -> None:
+    folder, library = kept
+    add_pictures(library, painter, [folder / "below"], tags=("red",))
+    with Library(library) as opened:
+        found = find_exemplars(opened, 2, painter=painter, like=Image.open(folder / "1.png"))
+        assert [len(found), found[0].entry.id, round(found[0].score, 6)] == [2, 1, 1.0]
+        found = find_exemplars(opened, 2, painter=painter, like=Image.open(folder / "1.png"), tags=["red"])
+        assert [one.entry.id for one in found] == [3]
+        assert [one.entry.id for one in find_exemplars(opened, 9, tags=["red"])] == [3]
+        assert find_exemplars(opened, 9, tags=["green"]) == []
+    with Library(made_up(library.parent / "empty", painter, np.zeros((0, 16))), None) as empty:
+        assert find_exemplars(empty, 3) == []
+
+
+def test_what_fits_a_hole_has_its_shape_and_light(tmp_path: Path, painter: PaintByExamplePipeline) -> None:
+    sizes = {"wide": (80, 20), "tall": (20, 80), "square": (60, 60)}
+    (tmp_path / "pictures").mkdir()
+    for name, size in sizes.items():
+        for level in (30, 220):
+            Image.new("RGB", size, (level,) * 3).save(tmp_path / "pictures" / f"{name}-{level}.png")
+    add_pictures(tmp_path / "library", painter, [tmp_path / "pictures"])
+    mask = np.zeros((100, 100), bool)
+    mask[40:55, 10:70] = True
+    with Library(tmp_path / "library") as library:
+        for level in (30, 220):
+            hole = Hole.of(Image.new("RGB", (100, 100), (level,) * 3), mask)
+            assert hole.aspect == 4
+            names = [Path(one.entry.paths[0]).stem for one in find_exemplars(library, 6, hole=hole)]
+            assert names[0] == f"wide-{level}"
+            assert names[-1] == f"tall-{250 - level}"
+
+
+def test_an_even_border_does_not_count() -> None:
+    picture = Image.new("RGB", (100, 100), "white")
+    picture.paste((200, 100, 0), (10, 40, 90, 60))
+    aspect, colour = describe(picture, 1.0)
+    assert aspect == pytest.approx(4)
+    assert colour == pytest.approx((200 / 255, 100 / 255, 0))
+    assert describe(Image.new("RGB", (100, 50), "white"), 2.0)[0] == 2
+
+
+# --- edits ------------------------------------------------------------------------------------------------------------
+
+
+def test_edits_from_the_library_are_the_same_to_the_last_bit(
+    tmp_path: Path, pipeline: PaintByExamplePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pictures(tmp_path / "pictures")
+    add_pictures(tmp_path / "library", pipeline, [folder])
+    settings: dict[str, Any] = {"box": (10, 10, 30, 30), "steps": 2}
+    source = tiny.picture(60, 44, seed=20)
+    with Library(tmp_path / "library") as library:
+        for entry in library.entries():
+            plain = pipeline.edit(source, exemplar=entry.paths[0], **settings)
+            exemplar = library.exemplar(entry)
+            assert isinstance(exemplar, Encoded)
+            with monkeypatch.context() as patch:
+                patch.setattr(type(pipeline), "encode_exemplar", lambda *_: pytest.fail("encoded again"))
+                stored = pipeline.edit(source, exemplar=exemplar, **settings)
+            assert np.array_equal(np.asarray(plain.images[0]), np.asarray(stored.images[0]))
+            assert plain.records == stored.records
+
+
+def test_a_file_that_changed_is_not_painted_with(kept: tuple[Path, Path]) -> None:
+    folder, library = kept
+    with Library(library) as opened:
+        entry = next(opened.entries())
+        tiny.picture(9, 9).save(folder / "0.png")
+        with pytest.raises(PictureError, match="in none of its files any more"):
+            opened.exemplar(entry)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command(tmp_path: Path, models: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, place = pictures(tmp_path / "pictures"), ["--library", str(tmp_path / "library")]
+    model = str(models["embedded"])
+    assert main(["library", "add", str(folder), "--model", model, "--tag", "noise", "--json", *place]) == 0
+    assert json.loads(capsys.readouterr().out)["added"] == 4
+    assert main(["library", "search", "--like", str(folder / "1.png"), "--top", "2", "--json", *place]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [len(lines), lines[0]["paths"]] == [2, [str(folder / "1.png")]]
+    photo = str(folder / "0.png")
+    assert main(["library", "search", "--for", photo, "--box", "2,2,20,20", "--tag", "noise", *place]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert main(["library", "remove", str(folder / "below"), *place]) == 0
+    assert capsys.readouterr().out == "removed 1\n"
+    assert main(["library", "list", *place]) == 0
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == ["0", "1", "2"]
+    assert main(["library", "add", str(folder), "--model", model, *place]) == 0  # it comes back under a new number
+    assert capsys.readouterr().out.startswith("added      1\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "expected"),
+    [
+        (["search", "--library", "nowhere", "--tag", "a"], 1, "there is no library in nowhere"),
+        (["search"], 2, "missing: --like, --tag or --for"),
+        (["search", "--for", "a.png"], 2, "--for needs --mask or --box"),
+        (["add"], 2, "missing: folders or pictures"),
+        (["remove"], 2, "missing: files or folders"),
+    ],
+)
+def test_mistakes_are_told_on_one_line(
+    arguments: list[str], status: int, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["library", *arguments]) == status
+    assert expected in capsys.readouterr().err
