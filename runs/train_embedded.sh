@@ -13,30 +13,19 @@ OUT=${OUT:-runs-out/embedded}
 STEPS=${STEPS:-20000}
 DECODER_STEPS=${DECODER_STEPS:-700}
 
-# 1. The pictures: cut-outs and backgrounds that come in packages. MODEL_CARD.md names their licences.
-mkdir -p data/downloads
-(
-  cd data/downloads
-  for package in tuxpaint-stamps-default openclipart-png plasma-workspace-wallpapers gnome-backgrounds mate-backgrounds \
-    lomiri-wallpapers-20.04 ukui-wallpapers; do
-    compgen -G "${package}_*.deb" >/dev/null || apt-get download "$package"
-  done
-  compgen -G "lobehub-fluent-emoji-3d-*.tgz" >/dev/null || npm pack @lobehub/fluent-emoji-3d
-)
+# 1. The pictures: cut-outs and backgrounds that come in packages.
+DATA="$DATA" PBE="$PBE" runs/composites.sh
 
-# 2. Cropped, filtered, split by object into those trained on and those held out.
-"$PBE" prepare composites "$DATA" --downloads data/downloads
-
-# 3. What comes before painting: latent space, exemplar features, what lies where in an exemplar.
+# 2. What comes before painting: latent space, exemplar features, what lies where in an exemplar.
 [ -e "$OUT/model/model_index.json" ] ||
   "$PYTHON" -m paint_by_example.embedded build --data "$DATA" --out "$OUT" --decoder-steps "$DECODER_STEPS" \
     --layout-steps "${LAYOUT_STEPS:-1500}"
 
-# 4. Learning to paint, on latents computed ahead (2 GB). bfloat16 is quick where the processor has avx512_bf16 or AMX only.
+# 3. Learning to paint, on latents computed ahead (2 GB). bfloat16 is quick where the processor has avx512_bf16 or AMX only.
 "$PBE" train --data "$DATA" --init "$OUT/model" --features "$OUT/features.npy" --output "$OUT/run" \
   --steps "$STEPS" --decay-steps $((STEPS / 3)) --ahead "${AHEAD:-131072}" --batch-size 32 --learning-rate 8e-4 \
   --warmup-steps 100 --drop-exemplar 0.1 --outside-weight 0.1 --timestep-power 3 --ema-decay 0.999 \
   --checkpoint-every 250 --sample-every 500 --precision "${PRECISION:-bfloat16}" --compile
 
-# 5. In half precision into the package.
+# 4. In half precision into the package.
 [ "$STEPS" -lt 1000 ] || "$PYTHON" -m paint_by_example.embedded export --model "$OUT/run/model" --data "$DATA"
