@@ -12,10 +12,30 @@ import pytest
 from PIL import Image
 
 from paint_by_example import cli, held_out
-from paint_by_example.data.recipes import OF_TRAINING, RECIPES, Recipe
+from paint_by_example.data.recipes import RECIPES, Recipe
 from tests import tiny
 
 TEXT = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+ROWS = {  # of each setting in which recipes differ, the row that tells it
+    "min_area": "boxes drawn, share of the picture",
+    "truncate_boxes": "fractions of a box's pixels",
+    "warps": "warp of the exemplar",
+    "remove_background": "background of the exemplar",
+    "tight_share": "box before the mask is drawn",
+    "points_per_side": "points on a side's curve",
+    "drop_points": "points left out",
+    "points_may_stay": "a point moves on each axis by",
+    "jitter_in_picture": "those pixels are",
+    "squash": "a box that no square crop holds",
+    "antialias": "shrinking of source and exemplar",
+    "soft_mask": "the mask when it shrinks",
+    "drop_together": "exemplar dropped for the null token, 1 in 5",
+    "sample_latents": "latents of source and masked source",
+    "max_grad_norm": "gradient",
+    "ema_decay": "moving average of the weights",
+    "warmup_steps": "warm-up, steps",
+    "batch_size": "examples a step",
+}
 FEWER = {"200": "2", "100": "2"}
 
 
@@ -87,14 +107,14 @@ def test_the_table_of_differences_says_what_the_recipes_do() -> None:
     assert together == [recipe.drop_together == 4 for recipe in RECIPES.values()]
     drawn = ["drawn" in cell for cell in rows["latents of source and masked source"]]
     assert drawn == [recipe.sample_latents for recipe in RECIPES.values()]
+    assert set(ROWS.values()) <= set(rows)
+    for name in ROWS:
+        values = [getattr(recipe, name) for recipe in RECIPES.values()]
+        if values[0] != values[1]:
+            assert rows[ROWS[name]][0].split(" (")[0] != rows[ROWS[name]][1].split(" (")[0], name
     differing = {
         field.name for field in fields(Recipe) if len({getattr(recipe, field.name) for recipe in RECIPES.values()}) > 1
     }
-    assert differing & set(OF_TRAINING) == {
-        "batch_size",
-        "warmup_steps",
-        "ema_decay",
-        "max_grad_norm",
-        "drop_together",
-        "sample_latents",
-    }
+    assert differing == set(ROWS)
+    counts = [cell.split(",")[0].split()[0] for cell in rows["points on a side's curve"]]
+    assert counts == [f"{recipe.points_per_side}" for recipe in RECIPES.values()]
