@@ -369,3 +369,28 @@ def test_mistakes_are_told_on_one_line(
 ) -> None:
     assert main(["library", *arguments]) == status
     assert expected in capsys.readouterr().err
+
+
+def test_edits_from_the_command_are_ranked_and_made_again(
+    tmp_path: Path, models: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, library = pictures(tmp_path / "pictures"), str(tmp_path / "library")
+    assert main(["library", "add", str(folder), "--model", str(models["embedded"]), "--library", library]) == 0
+    source = tmp_path / "source.png"
+    tiny.picture(60, 44, seed=20).save(source)
+    given = ["edit", str(source), "--box", "10,10,30,30", "--steps", "2", "--output", str(tmp_path / "out.png")]
+    capsys.readouterr()
+    for like in ([], ["--like", str(folder / "1.png")]):
+        assert main([*given, "--exemplar-from", library, *like, "--top", "3", "--json"]) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [Path(line["output"]).name for line in lines] == ["out.png", "out-2.png", "out-3.png"]
+        assert [line["score"] for line in lines] == sorted((line["score"] for line in lines), reverse=True)
+        assert len({line["exemplar"] for line in lines}) == 3
+    assert str(folder / "1.png") in {line["exemplar"] for line in lines}
+    for line in lines:  # the same to the last bit as with the picture itself, and as the record makes it again
+        pixels = np.asarray(Image.open(line["output"]))
+        again = ["edit", "--from", line["output"], "--output", str(tmp_path / "again.png")]
+        assert main(again) == 0
+        assert np.array_equal(pixels, np.asarray(Image.open(tmp_path / "again.png")))
+    assert main([*given, "--exemplar", "a.png", "--exemplar-from", library]) == 2
+    assert main([*given, "--exemplar", "a.png", "--top", "3"]) == 2

@@ -34,6 +34,16 @@ class Edit:
     """Picture of the source's size: white is repainted, black is kept."""
     box: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], WHERE, tyro.conf.arg(metavar="L,T,R,B")] = ()
     """Rectangle to repaint, pixels: left, top, right, bottom."""
+    exemplar_from: Annotated[Path | None, tyro.conf.arg(metavar="LIBRARY")] = None
+    """Take the exemplar from this library (see pbe library): the pictures that --like and --tag find, or without --like
+    those that fit the hole. The results are ranked."""
+    like: Path | None = None
+    """With --exemplar-from: picture that the exemplar should be like."""
+    tag: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """With --exemplar-from: that the exemplar must have; may be given several times."""
+    top: int | None = None
+    """With --exemplar-from: how many exemplars are tried, 1 if not given. The best result is --output out.png, the
+    others are out-2.png, out-3.png, ..."""
     output: Path = Path("out.png")
     """File to write; a PNG file also holds how it was made."""
     repeat: Annotated[Path | None, tyro.conf.arg(name="from", metavar="RESULT")] = None
@@ -72,6 +82,13 @@ class Edit:
 
 def edit(options: Edit) -> None:
     """Read the pictures, edit, write the result, print its path."""
+    if options.exemplar_from is not None:
+        from .from_library import edit_from_library
+
+        edit_from_library(options)
+        return
+    if options.like or options.tag or options.top is not None:
+        raise UsageError("--like, --tag and --top go with --exemplar-from")
     from PIL import Image
 
     from .. import images

@@ -19,7 +19,7 @@ CHUNK = 8192  # rows that are read at once
 ROUNDING = 2e-3  # how far the cosine of two vectors in float16 may be off: 2^-11 for each of them, and the sum's own
 TINY = np.float32(1e-12)
 
-ASPECT, LIGHT, SIZE = 1.0, 0.3, 0.1  # weights of what speaks against a picture; docs/library.md has their measurement
+ASPECT, LIGHT, SIZE = 1.0, 0.1, 0.1  # weights of what speaks against a picture; docs/library.md has their measurement
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green and blue: ITU-R BT.709
 
 

@@ -1,0 +1,248 @@
+"""What an exemplar library of 100,000 pictures takes: to add, to open, to search; and what a fit to the hole finds.
+
+    python benchmarks/library.py [--count 100000] [--composites data/composites] [--json]
+
+Features are made up: random, in clusters, with a spectrum that falls off. Those of the real pictures in --composites
+come from the model. "plain" is numpy's product in float32, which the library's search has to agree with. All kinds of
+search take turns; beside the wall clock stands the processor's time, which other work on the machine stretches less.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from paint_by_example.library import Encoder, Library, Search
+from paint_by_example.library.adding import read_picture
+from paint_by_example.library.encoder import encode
+from paint_by_example.library.searching import Hole
+from paint_by_example.library.store import NewPicture
+
+BATCH = 512  # rows that are committed together
+QUERIES = 50
+NEAREST = 10  # found by each query
+
+
+@dataclass
+class Options:
+    """Measure libraries."""
+
+    count: int = 100_000
+    """Pictures whose features are made up."""
+    size: int = 768
+    """F, numbers of each."""
+    composites: Path | None = None
+    """From pbe prepare composites: also add its pictures, and measure the fit to the hole on its held-out scenes."""
+    real: int = 500
+    """Pictures of them that are added, encoded by the embedded model."""
+    folder: Path | None = None
+    """For the libraries; a temporary one if not given."""
+    opened: Path | None = None
+    """Only open this library and search it: what a second process does."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def made_up(count: int, size: int) -> np.ndarray:
+    """Features of a falling spectrum, in clusters of ten, about a mean that is not zero: (count, size) float32."""
+    rng = np.random.default_rng(0)
+    scale = np.arange(1, size + 1, dtype=np.float32) ** -0.5
+    centres = rng.standard_normal((count // 10 + 1, size), dtype=np.float32)
+    rows = centres[np.arange(count) % len(centres)]
+    rows += 0.7 * rng.standard_normal((count, size), dtype=np.float32)
+    return (rows + 1) * scale
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds by the clock, and of the processor."""
+    wall, processor = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def peak() -> float:
+    """Memory of this process at its largest, megabytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def summary(name: str, times: list[tuple[float, float]]) -> dict[str, float]:
+    """Medians and least, milliseconds."""
+    walls, processor = ([1000 * each for each in values] for values in zip(*times, strict=True))
+    return {
+        f"{name}_ms_median": round(statistics.median(walls), 2),
+        f"{name}_ms_least": round(min(walls), 2),
+        f"{name}_processor_ms_median": round(statistics.median(processor), 2),
+    }
+
+
+def add(folder: Path, options: Options) -> dict[str, Any]:
+    """Write a library of made-up features, with thumbnails as large as real ones."""
+    rows = made_up(options.count, options.size)
+    noise = np.random.default_rng(1)
+    thumbnails = [noise.bytes(3000) for _ in range(64)]
+    wall = time.perf_counter()
+    with Library(folder, Encoder("made up", options.size, "made up", None)) as library, library.writing():
+        for start in range(0, options.count, BATCH):
+            part = rows[start : start + BATCH]
+            aspects = np.exp(0.5 * noise.standard_normal(len(part)))
+            colours = noise.random((len(part), 3))
+            new = [
+                NewPicture(f"{start + n:032x}", 640, 480, float(aspects[n]), tuple(colours[n]), thumbnails[n % 64])
+                for n in range(len(part))
+            ]
+            numbers = library.append(new, list(part))
+            library.rows.executemany(
+                "insert into files values (?, ?, 1, 1)", [(f"/made/up/{n}.jpg", n) for n in numbers]
+            )
+            library.commit()
+    seconds = time.perf_counter() - wall
+    disk = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    return {"added": options.count, "add_seconds": round(seconds, 1), "disk_mb": round(disk)}
+
+
+def search(folder: Path) -> dict[str, Any]:
+    """Open a library and search it, as a process of its own does."""
+    before = peak()
+    wall = time.perf_counter()
+    with Library(folder) as library:
+        search = Search(library)
+        opened = time.perf_counter() - wall
+        rng = np.random.default_rng(2)
+        chosen = rng.choice(search.ids, QUERIES)
+        spread = 0.3 * search.matrix[:1000].std(0)
+        queries = [library.features()[n] + spread * rng.standard_normal(library.encoder.size) for n in chosen]
+        search.nearest(queries[0], NEAREST)
+        memory = peak()
+        times: dict[str, list[tuple[float, float]]] = {"query": [], "entries": [], "fit": [], "plain": []}
+        agree = 0
+        matrix = np.array(search.matrix[search.ids])
+        lengths = np.linalg.norm(matrix - search.centre.astype(np.float32), axis=1)
+        for query in queries:  # in turn, so that other work meets all of them
+            q = (query - search.centre).astype(np.float32)
+
+            def plain(q: np.ndarray = q) -> np.ndarray:
+                cosines = (matrix @ q - np.float32(search.centre @ q)) / lengths
+                return np.argpartition(-cosines, NEAREST)[:NEAREST]
+
+            times["plain"].append(timed(plain))
+            times["query"].append(timed(lambda query=query: search.nearest_rows(query, NEAREST)))
+            times["entries"].append(timed(lambda query=query: search.nearest(query, NEAREST)))
+            times["fit"].append(timed(lambda query=query: search.fitting(Hole(1.5, 200, 0.4), NEAREST, query)))
+            agree += len(set(search.nearest_rows(query, NEAREST)[0]) & set(plain()))
+        figures: dict[str, Any] = {"open_seconds": round(opened, 2), "memory_before_mb": round(before)}
+        for name, values in times.items():
+            figures |= summary(name, values[5:])
+    return figures | {"agree_with_plain": agree / NEAREST / QUERIES, "memory_peak_mb": round(memory)}
+
+
+def real(folder: Path, options: Options) -> dict[str, Any]:
+    """Add pictures from files with the embedded model, and search for them."""
+    from paint_by_example import load_pipeline
+    from paint_by_example.library import add_pictures
+
+    assert options.composites is not None
+    pipeline = load_pipeline()
+    files = sorted((options.composites / "objects").iterdir())[: options.real]
+    wall = time.perf_counter()
+    outcome = add_pictures(folder, pipeline, files)
+    first = time.perf_counter() - wall
+    wall = time.perf_counter()
+    add_pictures(folder, pipeline, files)
+    again = time.perf_counter() - wall
+    with Library(folder) as library:
+        search = Search(library)
+        found = [search.nearest(search.matrix[n], 1)[0].entry.id == n for n in search.ids]
+    return {
+        "real_added": outcome.added,
+        "real_duplicates": outcome.duplicates,
+        "real_seconds": round(first, 1),
+        "real_again_seconds": round(again, 2),
+        "real_finds_itself": float(np.mean(found)),
+    }
+
+
+def fit(options: Options) -> dict[str, Any]:
+    """Rank of the right exemplar among 100 of the held-out benchmark, for each way to rank them."""
+    from paint_by_example import load_pipeline
+    from paint_by_example.crops import context_crop, crop_image
+    from paint_by_example.evaluation.held_out import HeldOut
+    from paint_by_example.library import searching
+
+    assert options.composites is not None
+    pipeline = load_pipeline()
+    benchmark = HeldOut(options.composites, count=400)
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        new, features = [], []
+        for number, pixels in enumerate(benchmark.gallery):
+            Image.fromarray(pixels).save(place / f"{number}.png")
+            picture, described = read_picture(str(place / f"{number}.png"))
+            new.append(described)
+            features.append(encode(pipeline, picture))
+        with Library(place / "library", Encoder.of(pipeline)) as library, library.writing():
+            rows = [new.index(one) for one in new]  # objects that are alike to the last pixel count as one
+            kept = sorted(set(rows))
+            numbers = library.append([new[n] for n in kept], [features[n] for n in kept])
+            library.rows.executemany("insert into files values (?, ?, 1, 1)", [(str(n), n) for n in numbers])
+            library.commit()
+            search = Search(library)
+            ranks: dict[str, list[int]] = {}
+            weights = {name: getattr(searching, name) for name in ("ASPECT", "LIGHT", "SIZE")}
+            for index in range(benchmark.count):
+                item, right = benchmark[index], kept.index(rows[benchmark.right(index)])
+                shown = np.where(item.mask[..., None], 128, item.source).astype(np.uint8)
+                hole = Hole.of(Image.fromarray(shown), item.mask)
+                around = encode(pipeline, Image.fromarray(crop_image(shown, context_crop(item.mask))))
+                scores = {"likeness": search.cosines(around, np.arange(len(kept)))}
+                for which in ("ASPECT", "LIGHT"):
+                    for other in weights:
+                        setattr(searching, other, weights[other] if other == which else 0.0)
+                    scores[which.lower()] = search.fit(hole)
+                for other, value in weights.items():
+                    setattr(searching, other, value)
+                scores["fit"] = search.fit(hole)
+                scores["fit_and_likeness"] = scores["fit"] + scores["likeness"]
+                for way, score in scores.items():
+                    ranks.setdefault(way, []).append(int((score > score[right]).sum()))
+    figures: dict[str, Any] = {"fit_items": benchmark.count, "fit_gallery": len(kept)}
+    for way, values in ranks.items():
+        figures[f"{way}_mean_rank"] = round(float(np.mean(values)), 1)
+        figures[f"{way}_among_10"] = round(float(np.mean(np.array(values) < 10)), 3)
+    return figures
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """All of it; searches in a process of their own, whose memory is that of a search."""
+    if options.opened is not None:
+        return search(options.opened)
+    with tempfile.TemporaryDirectory() as name:
+        folder = options.folder or Path(name)
+        figures = add(folder / "made-up", options)
+        again = [sys.executable, __file__, "--opened", str(folder / "made-up"), "--json"]
+        figures |= json.loads(subprocess.run(again, check=True, capture_output=True, text=True).stdout)
+        if options.composites is not None:
+            figures |= real(folder / "real", options)
+            figures |= fit(options)
+    return figures
+
+
+if __name__ == "__main__":
+    given = tyro.cli(Options)
+    measured = measure(given)
+    if given.json:
+        print(json.dumps(measured))
+    else:
+        print("\n".join(f"{name.replace('_', ' '):32}{value}" for name, value in measured.items()))
