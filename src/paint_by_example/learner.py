@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .activations import keep_less
 from .attention import collapse_cross_attention, dead_parameters
 from .conversion import load_start
 from .errors import DataError, UserError
@@ -19,6 +20,7 @@ from .processes import Processes
 from .settings import TrainConfig
 
 FROZEN = ("model", "backbone", "components")  # parts of either encoder that `features` runs; the rest is `decode`
+FROZEN_AT_ONCE = 8  # examples such parts are run on together: their widest maps are the most of a step's memory else
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")  # of an attention, which low-rank weights are added to
 
 
@@ -46,6 +48,7 @@ class Network(nn.Module):
             if (part := getattr(self.encoder, name, None)) is not None:
                 part.requires_grad_(False)
         collapse_cross_attention(self.unet)
+        keep_less(self.unet)
         dead = dead_parameters(self.unet) if getattr(self.encoder, "tokens", 1) == 1 else set()
         for name in dead:
             self.unet.get_parameter(name).requires_grad_(False)

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .conversion import read_start
-from .learner import Network
+from .learner import FROZEN_AT_ONCE, Network
 from .network import quiet
 from .objective import Draws, diffusion_loss
 from .pipeline import PaintByExamplePipeline
@@ -159,7 +159,7 @@ def account(config: TrainConfig, pipeline: PaintByExamplePipeline, size: int, pr
         for part in (pipeline.vae, network):
             part.to_empty(device="cpu")  # in float32, as training has them
         held = [*tensors(network), *tensors(pipeline.vae)]
-        frozen = peak_of_frozen(pipeline, size, held)
+        frozen = peak_of_frozen(pipeline, min(size, FROZEN_AT_ONCE), held)
         step = peak_of_step(config, pipeline, network, size, held)
     learning = list(network.trained().values())
     parts = processes if config.shard else 1

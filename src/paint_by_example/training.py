@@ -29,7 +29,7 @@ from .batches import Steps, batches, divide, load_examples, load_steps
 from .conversion import load_start
 from .errors import UserError
 from .held_out import Judge
-from .learner import Learner, save_lora, start_over
+from .learner import FROZEN_AT_ONCE, Learner, save_lora, start_over
 from .model_card import Card
 from .objective import diffusion_loss, draw_step, frozen, loss_weight
 from .pipeline import choose_device
@@ -171,11 +171,7 @@ class Step:
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed + processes.rank * 500_009)
         pieces = [
-            frozen(
-                pipeline,
-                {name: value.to(pipeline.device) for name, value in piece.items()},
-                self.posterior(step, mine + number * size, size),
-            )
+            self.encoded(piece, self.posterior(step, mine + number * size, size))
             for number, piece in enumerate(divide(batch, config.accumulate))
         ]
         draws = draw_step(config.batch_size, pieces[0]["z_0"].shape[1:], config, pipeline.scheduler, generator)
@@ -194,6 +190,16 @@ class Step:
         if not fits:
             raise self.stopped(step, loss, norm, rate)
         return loss
+
+    def encoded(self, batch: dict[str, Tensor], generators: list[torch.Generator] | None) -> dict[str, Tensor]:
+        """What the parts that do not learn make of examples, a few at once; see `frozen`."""
+        pipeline = self.learner.pipeline
+        parts = []
+        for start in range(0, len(next(iter(batch.values()))), FROZEN_AT_ONCE):
+            these = slice(start, start + FROZEN_AT_ONCE)
+            few = {name: value[these].to(pipeline.device) for name, value in batch.items()}
+            parts.append(frozen(pipeline, few, generators[these] if generators else None))
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def posterior(self, step: int, first: int, count: int) -> list[torch.Generator] | None:
         """Generators for examples of a batch, where latents are drawn."""
