@@ -20,7 +20,7 @@ from .state import read_log, replace_folder
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy")
 OPEN = "(fill in)"
-ELSEWHERE = ("data", "output", "init", "recipe", "held_out", "device")  # settings that the card tells in words
+ELSEWHERE = ("data", "output", "init", "recipe", "device")  # settings that the card tells in words
 
 
 @dataclass(frozen=True)
