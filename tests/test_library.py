@@ -394,3 +394,31 @@ def test_edits_from_the_command_are_ranked_and_made_again(
         assert np.array_equal(pixels, np.asarray(Image.open(tmp_path / "again.png")))
     assert main([*given, "--exemplar", "a.png", "--exemplar-from", library]) == 2
     assert main([*given, "--exemplar", "a.png", "--top", "3"]) == 2
+
+
+def test_a_batch_asks_a_library(tmp_path: Path, models: dict[str, Path]) -> None:
+    folder, library = pictures(tmp_path / "pictures"), tmp_path / "library"
+    assert main(["library", "add", str(folder), "--model", str(models["embedded"]), "--library", str(library)]) == 0
+    tiny.picture(60, 44, seed=20).save(tmp_path / "source.png")
+    rows: list[dict[str, Any]] = [
+        {"library": "library", "like": "pictures/1.png"},
+        {"exemplar": "pictures/1.png"},
+        {"library": "library"},
+        {"library": "library", "tag": "none has it"},
+        {"library": "nowhere", "like": "pictures/1.png"},
+        {"exemplar": "pictures/1.png", "library": "library"},
+        {"exemplar": "pictures/1.png", "like": "pictures/1.png"},
+    ]
+    common = {"source": "source.png", "box": [10, 10, 30, 30], "steps": 2}
+    table = tmp_path / "table.jsonl"
+    table.write_text("".join(json.dumps(common | row) + "\n" for row in rows))
+    output = tmp_path / "output"
+    assert main(["batch", str(table), str(output), "--model", str(models["embedded"]), "--device", "cpu"]) == 1
+    made = [json.loads(line) for line in (output / "manifest.jsonl").read_text().splitlines()]
+    failed = [json.loads(line) for line in (output / "failed.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in made] == [1, 2, 3]
+    assert made[0]["id"] == made[1]["id"]
+    assert [line["row"] for line in failed] == [4, 5, 6, 7]
+    for line, expected in zip(failed, ("no such picture", "no library in", "either an exem", "go with"), strict=True):
+        assert expected in line["reason"]
+    assert not (tmp_path / "nowhere").exists()

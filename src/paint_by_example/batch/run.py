@@ -16,6 +16,7 @@ from ..pipeline import PaintByExamplePipeline, load_pipeline
 from ..state import write_lines, write_whole
 from .editing import BatchEditor, Task, manifest_line
 from .on_ray import on_ray
+from .querying import answer
 from .settings import BatchConfig, Outcome
 from .spread import in_processes
 from .table import Row, read_table
@@ -44,7 +45,7 @@ def run_batch(config: BatchConfig, progress: Callable[[int, int], object] = lamb
         pipeline = load_pipeline(
             config.model, device="cpu" if config.engine == "ray" else next(iter(config.device), None)
         )
-        tasks, failed = identify(rows, pipeline.fingerprint())
+        tasks, failed = identify(answer(rows, pipeline), pipeline.fingerprint())
         return Batch(config, pipeline, tasks, failed, progress).run()
 
 

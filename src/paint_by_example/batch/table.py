@@ -1,8 +1,8 @@
 """A table of edits, an edit a row: CSV, JSON lines or Parquet.
 
-Columns are ``source``, ``mask`` or ``box``, ``exemplar``, and every setting of `Editor.edit` under its own name. Paths
-are relative to the table's folder. Several masks, boxes or exemplars are a list, or stand with ``;`` between
-them.
+Columns are ``source``, ``mask`` or ``box``, ``exemplar`` or ``library`` (with ``like`` and ``tag``), and every setting
+of `Editor.edit` under its own name. Paths are relative to the table's folder. Several masks, boxes, exemplars or tags
+are a list, or stand with ``;`` between them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..errors import DataError, UserError
 from ..images import Box
 
 PICTURES = ("source", "mask", "box", "exemplar")
+QUERY = ("library", "like", "tag")
 KINDS = {"int": int, "float": float}
 SETTINGS = {
     name: next((kind for word, kind in KINDS.items() if str(parameter.annotation).startswith(word)), str)
@@ -28,7 +29,16 @@ SETTINGS = {
     if name not in ("self", "on_step", *PICTURES)
 }
 """Settings of an edit and their types, as `Editor.edit` declares them."""
-COLUMNS = (*PICTURES, *SETTINGS)
+COLUMNS = (*PICTURES, *QUERY, *SETTINGS)
+
+
+@dataclass(frozen=True)
+class Query:
+    """Asks a library for an exemplar: one that is like a picture, or without one that fits the hole."""
+
+    library: str
+    like: str | None
+    tags: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,8 @@ class Row:
     """Paths, as they can be opened from here. One exemplar for all regions, or one for each."""
     settings: dict[str, Any]
     """What `Editor.edit` is told beside the pictures."""
+    query: Query | None = None
+    """Finds the exemplar, where none is named."""
 
     @property
     def where(self) -> list[str | Box]:
@@ -124,8 +136,11 @@ def _row(number: int, values: Any, folder: Path) -> Row:
         raise DataError(f"one source is needed, got {len(sources)}")
     if bool(masks) == bool(boxes):
         raise DataError("either a mask or a box is needed")
-    if not exemplars:
-        raise DataError("an exemplar is needed")
+    libraries, like, tags = (_several(given.get(name, [])) for name in QUERY)
+    if bool(exemplars) == bool(libraries):
+        raise DataError("either an exemplar or a library is needed")
+    if len(libraries) > 1 or len(like) > 1 or ((like or tags) and not libraries):
+        raise DataError("like and tag go with one library, and there is one like")
     settings: dict[str, Any] = {}
     for name, kind in SETTINGS.items():
         if name in given:
@@ -137,7 +152,11 @@ def _row(number: int, values: Any, folder: Path) -> Row:
                 raise DataError(f"{name} must be of type {kind.__name__}, got {given[name]!r}") from None
     located = (tuple(str(folder / str(path)) for path in paths) for paths in (sources, masks, exemplars))
     (source,), masked, shown = located
-    return Row(number, source, masked, tuple(boxes), shown, settings)
+    query = None
+    if libraries:
+        asked = next((str(folder / str(path)) for path in like), None)
+        query = Query(str(folder / str(libraries[0])), asked, tuple(map(str, tags)))
+    return Row(number, source, masked, tuple(boxes), shown, settings, query)
 
 
 def _several(value: Any) -> list[Any]:

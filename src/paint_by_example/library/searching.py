@@ -82,7 +82,8 @@ class Search:
         ).fetchall()
         table = np.array(found, np.float64).reshape(-1, 7)
         self.ids = table[:, 0].astype(np.int64)
-        self.sides, self.aspects, self.luminances = table[:, 1:3].max(1), table[:, 3], table[:, 4:] @ LUMINANCE
+        self.sides, self.luminances = table[:, 1:3].max(1), table[:, 4:] @ LUMINANCE
+        self.shapes = np.log(table[:, 3])
         chunks = [self.ids[start : start + CHUNK] for start in range(0, len(self.ids), CHUNK)]
         total = sum((matrix[chunk].sum(0, dtype=np.float64) for chunk in chunks), np.zeros(matrix.shape[1]))
         self.centre = total / max(len(self.ids), 1)
@@ -157,7 +158,8 @@ class Search:
         among = self.having(tags)
         if among is not None:
             scores[~among] = -np.inf
-        rows = np.argsort(-scores, kind="stable")[:count]
+        rows = np.argpartition(-scores, count - 1)[:count] if count < len(scores) else np.arange(len(scores))
+        rows = rows[np.lexsort((rows, -scores[rows]))]
         rows = rows[np.isfinite(scores[rows])]
         return self.found(rows, scores[rows], None if likeness is None else likeness[rows])
 
@@ -167,7 +169,7 @@ class Search:
         The encoder squashes an exemplar to a square, so that one of another aspect is painted out of shape; a darker or
         lighter one than the hole's surroundings stands out; a smaller one shows less detail than is painted.
         """
-        shape = np.abs(np.log(self.aspects / hole.aspect))
+        shape = np.abs(self.shapes - np.log(hole.aspect))
         light = np.abs(self.luminances - hole.luminance)
         small = np.maximum(np.log2(hole.side / np.maximum(self.sides, 1)), 0)
         return np.asarray(-(ASPECT * shape + LIGHT * light + SIZE * small))
