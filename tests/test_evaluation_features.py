@@ -2,7 +2,9 @@
 
 import json
 import math
+import socketserver
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +24,7 @@ from paint_by_example.evaluation import features
 from paint_by_example.evaluation.features import CHUNK, EXTRACTORS, Extractor, FeatureCache, fitted, load_extractor
 from paint_by_example.evaluation.inception import FidInception, tensorflow_resize
 from paint_by_example.evaluation.perceptual import Lpips, load_lpips, lpips_outside
+from paint_by_example.evaluation.scoring import find_instruments
 from tests.oracle.metrics import made_up, picture
 
 STORED = json.loads((Path(__file__).parent / "data" / "oracle_metrics.json").read_text())
@@ -179,9 +182,32 @@ def test_lite2_sees_the_whole_picture_and_tells_pictures_apart() -> None:
 
 @pytest.mark.parametrize("name", ["clip-vit-b-32", "clip-vit-l-14", "clip-vit-l-14-336", "dinov2"])
 def test_what_is_not_there_is_an_error_on_one_line(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=f"^{name} cannot be had: .*--offline") as caught:
+    with pytest.raises(ModelError, match=f"^{name} cannot be had: .*; offline, only") as caught:
         load_extractor(name, str(tmp_path), offline=True)
     assert "\n" not in str(caught.value)
+
+
+def test_a_hub_that_does_not_answer_is_not_asked_for_every_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with socketserver.TCPServer(("127.0.0.1", 0), Hanging) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+        weights = {name: f"none/{name}" for name in ("clip-vit-b-32", "dinov2")}
+        found = find_instruments(tuple(weights), weights)
+        server.shutdown()
+    assert server.asked < 6  # type: ignore[attr-defined]  # its client would ask six times for one file
+    assert set(weights) <= set(found.missing)
+    assert all("only what was downloaded before" in found.missing[name] for name in weights)
+    assert not any("\n" in line for line in found.missing.values())
+
+
+class Hanging(socketserver.BaseRequestHandler):
+    """Counts who comes and says nothing to them."""
+
+    def handle(self) -> None:
+        self.server.asked = getattr(self.server, "asked", 0) + 1  # type: ignore[attr-defined]
 
 
 def test_an_unknown_space_is_named() -> None:

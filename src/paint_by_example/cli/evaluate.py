@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ..errors import UserError
+from ..errors import ModelError, UserError
 from .arguments import UsageError
 
 if TYPE_CHECKING:
@@ -215,7 +215,14 @@ def run(options: Run) -> None:
     folders = {name: options.out / name for name in methods}
     with joined(options.device) as processes:
         for name, model in methods.items():
-            method, settings = make_method(model, weights, options, processes.device(options.device))
+            try:
+                method, settings = make_method(model, weights, options, processes.device(options.device))
+            except ModelError as error:
+                if model not in TEXT_METHODS or len(folders) == 1:
+                    raise
+                print(f"pbe: {error}", file=sys.stderr)
+                del folders[name]
+                continue
             run_method(
                 method,
                 benchmark,

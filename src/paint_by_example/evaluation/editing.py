@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,16 +70,18 @@ def model_method(
 
     def whole(items: Sequence[Item], seeds: Sequence[int]) -> list[Pixels]:
         results: list[Pixels] = []
-        for item, seed in zip(items, seeds, strict=True):
+        pairs = zip(items, seeds, strict=True)
+        for _, alike in groupby(pairs, key=lambda pair: pair[0].source.shape):  # a batch is of one size
+            part, own = zip(*alike, strict=True)
             images: Any = pipeline(
-                Image.fromarray(item.exemplar),
-                Image.fromarray(item.source),
-                Image.fromarray(item.mask),
+                [Image.fromarray(item.exemplar) for item in part],
+                [Image.fromarray(item.source) for item in part],
+                [Image.fromarray(item.mask) for item in part],
                 num_inference_steps=steps,
                 guidance_scale=settings.guidance_scale,
-                seeds=seed,
+                seeds=own,
             ).images  # type: ignore[union-attr]
-            results.append(np.asarray(images[0]))
+            results += [np.asarray(image) for image in images]
         return results
 
     def method(items: Sequence[Item], seeds: Sequence[int]) -> list[Pixels]:
@@ -196,7 +200,7 @@ def note_settings(out: Path, settings: dict[str, Any]) -> None:
         if path.read_text(encoding="utf-8") != text:
             raise DataError(f"{out} holds results that were made with other settings, see {path}; give another folder")
         return
-    beside = path.with_name(f".{SETTINGS}.{id(settings)}.part")  # several processes may come here at once
+    beside = path.with_name(f".{SETTINGS}.{secrets.token_hex(8)}.part")  # several processes may come here at once
     beside.write_text(text, encoding="utf-8")
     beside.replace(path)
 

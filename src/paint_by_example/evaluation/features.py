@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -94,9 +95,20 @@ def load_extractor(
     except ModelError:
         raise
     except Exception as error:  # hub, file and library raise whatever they like
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        hint = "; --offline takes only what was downloaded before" if offline else ""
+        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        hint = "; offline, only what was downloaded before can be had" if offline else ""
         raise ModelError(f"{name} cannot be had: {reason}{hint}") from error
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be reached at all: where it cannot, its client asks for every file six times, with waits."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception:  # what it raises is of whichever client it has
+        return False
+    return True
 
 
 # --- the networks -----------------------------------------------------------------------------------------------------
@@ -304,7 +316,7 @@ class FeatureCache:
             return cast(Features, load_file(file)["features"])
         features = extractor(pictures, fit)
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_suffix(".part")
+        beside = file.with_suffix(f".{os.getpid()}.part")  # two commands may share a cache
         save_file({"features": np.ascontiguousarray(features)}, beside)
         beside.replace(file)
         return features

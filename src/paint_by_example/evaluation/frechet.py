@@ -53,8 +53,7 @@ def trace_root(first: NDArray[np.float64], second: NDArray[np.float64]) -> float
         lower = linalg.cholesky(first, lower=True, check_finite=False)
     except linalg.LinAlgError:
         return nuclear(first, second)
-    product = linalg.blas.dtrmm(1.0, lower, second, side=1, lower=1)  # C2 L
-    product = linalg.blas.dtrmm(1.0, lower, product, side=0, lower=1, trans_a=1)  # L' C2 L
+    product, _ = linalg.lapack.dsygst(second, lower, itype=2, lower=1)  # L' C2 L, its lower triangle
     values = linalg.eigvalsh(product, check_finite=False, overwrite_a=True)
     noise = len(values) * np.finfo(np.float64).eps * max(values[-1], 0.0)
     # An eigenvalue within the noise may be of either sign; its root, were it negative, would be imaginary.

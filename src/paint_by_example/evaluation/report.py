@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -132,7 +133,7 @@ def figure_text(figure: Figure | None, metric: Metric) -> str:
     if figure is None:
         return "–"
     digits = 0 if abs(figure.value) >= 1000 else metric.digits
-    value = f"{figure.value:.{digits}f}"
+    value = f"{figure.value:z.{digits}f}"
     if figure.low is None or figure.high is None or not math.isfinite(figure.value):
         return value
     return f"{value} ±{(figure.high - figure.low) / 2:.{digits}f}"
@@ -196,8 +197,8 @@ def drawing(shown: Sequence[tuple[str, Figure]], low: float, high: float, metric
     bottom = row * len(shown) + 14
     digits = 0 if max(abs(low), abs(high)) >= 1000 else metric.digits
     scale = (
-        f'<text class="scale" x="{left}" y="{bottom}">{low:.{digits}f}</text>'
-        f'<text class="scale" x="{left + width}" y="{bottom}" text-anchor="end">{high:.{digits}f}</text>'
+        f'<text class="scale" x="{left}" y="{bottom}">{low:z.{digits}f}</text>'
+        f'<text class="scale" x="{left + width}" y="{bottom}" text-anchor="end">{high:z.{digits}f}</text>'
     )
     return f'<svg viewBox="0 0 {left + width + 10} {bottom + 6}" role="img">{"".join(marks)}{scale}</svg>'
 
@@ -232,7 +233,7 @@ def pictures(scores: Sequence[Scores], benchmark: Benchmark, count: int) -> str:
                 cards = []
                 for index in indices:
                     item = benchmark[numbers[one.names[index]]]
-                    value = f"{one.items[metric][index]:.{describe(metric).digits}f}"
+                    value = f"{one.items[metric][index]:z.{describe(metric).digits}f}"
                     cards.append(card(item, read_result(paths[index], item), value))
                 if cards:
                     blocks.append(f"<h4>{escape(metric)}, {title}</h4><div class=cards>{''.join(cards)}</div>")
@@ -252,10 +253,11 @@ def card(item: Item, result: Pixels, value: str) -> str:
 
 def outlined(item: Item) -> Pixels:
     """The source with the edge of its mask in a colour of its own, (H, W, 3)."""
-    mask = np.pad(item.mask, 1)
-    inner = mask[1:-1, 1:-1] & mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
+    width = max(1, round(2 * max(item.mask.shape) / SIDE))  # two pixels of what is shown
+    kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
+    inner = cv2.erode(item.mask.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     picture = item.source.copy()
-    picture[item.mask & ~inner] = (255, 0, 160)
+    picture[item.mask & (inner == 0)] = (255, 0, 160)
     return picture
 
 

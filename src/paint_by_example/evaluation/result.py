@@ -216,9 +216,9 @@ def as_table(scores: Sequence[Scores]) -> str:
             if figure is None:
                 row.append("-")
             elif figure.low is None or figure.high is None or not math.isfinite(figure.value):
-                row.append(f"{figure.value:.{digits}f}")
+                row.append(f"{figure.value:z.{digits}f}")
             else:
-                row.append(f"{figure.value:.{digits}f} ±{(figure.high - figure.low) / 2:.{digits}f}")
+                row.append(f"{figure.value:z.{digits}f} ±{(figure.high - figure.low) / 2:.{digits}f}")
         cells.append([*row, describe(name).better])
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from .. import __version__
@@ -18,7 +19,7 @@ from . import frechet, mmd
 from .background import changed_outside, psnr_outside, ssim_outside
 from .benchmark import Benchmark, Item, Pixels, read_pictures
 from .edges import edge_agreement
-from .features import CHUNK, EXTRACTORS, Extractor, FeatureCache, Features, load_extractor
+from .features import CHUNK, EXTRACTORS, Extractor, FeatureCache, Features, hub_answers, load_extractor
 from .likeness import cosine, painted_box, painted_box_original, retrieval
 from .perceptual import Lpips, load_lpips, lpips_outside
 from .quality import load_quality, quality_scores
@@ -81,6 +82,7 @@ def find_instruments(
     if unknown := [name for name in (*spaces, *weights) if name not in EXTRACTORS and name != "lpips"]:
         raise UserError(f"unknown feature space {unknown[0]!r}; one of {', '.join(EXTRACTORS)}, lpips is expected")
     extractors, missing = {}, {}
+    offline = offline or (any(EXTRACTORS[name].default for name in spaces if name != "lpips") and not hub_answers())
     for name in spaces:
         if name == "lpips":
             continue
@@ -222,9 +224,15 @@ def score(
         figures={name: figures[name] for name in order},
         items={name: tuple(float(value) for value in columns[name]) for name in order if name in columns},
         missing=missing,
-        settings=(settings or {}) | {"scored_with": {"version": __version__, "spaces": list(instruments.extractors)}},
+        settings=(settings or {}) | {"scored_with": scored_with(instruments)},
         results=str(results),
     )
+
+
+def scored_with(instruments: Instruments) -> dict[str, Any]:
+    """Versions and feature spaces, for the record."""
+    versions = {"version": __version__, "torch": torch.__version__, "numpy": np.__version__}
+    return versions | {"spaces": list(instruments.extractors)}
 
 
 def table_order(name: str) -> tuple[int, str]:
