@@ -88,7 +88,7 @@ def test_options_that_are_named_are_there(capsys: pytest.CaptureFixture[str]) ->
         assert cli.main([command, "--help"]) == 0
         known |= set(re.findall(r"--[a-z][a-z0-9-]+", capsys.readouterr().out))
     torchrun = {"--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port"}
-    own = {"--pictures", "--repeats", "--rounds", "--steps"}  # of benchmarks
+    own = {"--pictures", "--repeats", "--no-full-size"}  # of benchmarks
     assert not set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", TEXT)) - known - torchrun - own
 
 
