@@ -178,7 +178,7 @@ def test_torchrun_starts_it_and_one_process_speaks(
     options = []
     for name, value in (settings | {"output": output}).items():
         options += [f"--{name.replace('_', '-')}", str(value)]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ended = subprocess.run(
         [*torchrun, "-m", "paint_by_example", "train", *options],
         capture_output=True,
