@@ -11,13 +11,13 @@ PYTHON=${PYTHON:-.venv/bin/python}
 PBE=${PBE:-.venv/bin/pbe}
 DATA=${DATA:-data/composites}
 OUT=${OUT:-runs-out/ablation}
-STEPS=${STEPS:-6000}
+STEPS=${STEPS:-2000}
 
 run() { # folder, start, share of dropped exemplars, further options
   "$PBE" train --data "$DATA" --output "$OUT/$1" --init "$OUT/start/$2" --drop-exemplar "$3" "${@:4}" \
     --steps "$STEPS" --decay-steps $((STEPS / 3)) --batch-size 64 --learning-rate 1e-3 --warmup-steps 100 \
     --ema-decay 0.999 --outside-weight 0.1 --precision "${PRECISION:-float32}" --compile --held-out-edits 0 \
-    --checkpoint-every 1000 --keep-checkpoints 1 --held-out-every "$STEPS" --sample-every "$STEPS"
+    --checkpoint-every 250 --keep-checkpoints 1 --held-out-every "$STEPS" --sample-every "$STEPS"
 }
 
 # 1. Models that have learned nothing, and a U-Net that has learned to fill holes: the prior.
