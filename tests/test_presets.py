@@ -1,6 +1,8 @@
 """Presets and backends: what they change, what they must not, and how they fail."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 
 from paint_by_example import PaintByExamplePipeline, UserError, compiled, load_pipeline
+from paint_by_example.calibration import dead_leaves, unet_inputs
 from paint_by_example.cli import main
 from paint_by_example.compiled import OpenVINONetwork, choose_backend, compile_network, has_bfloat16, has_openvino
 from paint_by_example.presets import PRESETS, find_preset
@@ -76,8 +79,7 @@ def test_openvino_in_bfloat16_is_near(pipeline: PaintByExamplePipeline) -> None:
 def test_a_second_start_converts_nothing_and_a_damaged_file_is_made_again(
     pipelines: dict[str, PaintByExamplePipeline], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import openvino
-
+    openvino = compiled.import_openvino()
     pipeline = pipelines["embedded"]
     x, t, condition = inputs(pipeline)
     expected = OpenVINONetwork(pipeline.unet, "f32", tmp_path)(x, t, condition)
@@ -94,6 +96,53 @@ def test_a_second_start_converts_nothing_and_a_damaged_file_is_made_again(
     damaged.write_text("<net")
     assert OpenVINONetwork(pipeline.unet, "f32", tmp_path)(x, t, condition).equal(expected)
     assert calls == [1]
+
+
+@pytest.mark.slow
+@needs_openvino
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore")  # of nncf's own imports
+def test_int8_is_near_and_nncf_is_only_needed_to_make_it(
+    pipelines: dict[str, PaintByExamplePipeline], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = pipelines["embedded"]
+    x, t, condition = list(unet_inputs(pipeline, edits=1, seed=1))[2]  # others than it is calibrated with
+    expected = pipeline.unet(x, t, encoder_hidden_states=condition).sample
+    made = OpenVINONetwork(pipeline.unet, "int8", tmp_path, lambda: unet_inputs(pipeline, edits=2))
+    found = made(x, t, condition)
+    assert (found - expected).std() < 0.05 * expected.std()
+    plain = OpenVINONetwork(pipeline.unet, "bf16" if has_bfloat16() else "f32", tmp_path)(x, t, condition)
+    assert not found.equal(plain)
+    (network,) = tmp_path.glob("*/unet-int8.xml")
+    assert "FakeQuantize" in network.read_text()
+    monkeypatch.setattr(compiled, "has_nncf", lambda: False)
+    assert OpenVINONetwork(pipeline.unet, "int8", tmp_path)(x, t, condition).equal(found)
+    network.unlink()
+    with pytest.raises(UserError, match=r"needs the package nncf; install paint-by-example\[fast-cpu\]"):
+        OpenVINONetwork(pipeline.unet, "int8", tmp_path)
+
+
+def test_what_a_network_is_calibrated_with_is_seeded_and_of_edits(pipeline: PaintByExamplePipeline) -> None:
+    seen, again = (list(unet_inputs(pipeline, edits=2)) for _ in range(2))
+    assert all(torch.equal(*pair) for one, two in zip(seen, again, strict=True) for pair in zip(one, two, strict=True))
+    x, t, condition = seen[-1]
+    assert x.shape == inputs(pipeline)[0].shape
+    assert int(seen[0][1]) == 999 > int(t)
+    assert condition[:1].equal(pipeline.null_condition().detach())
+    assert 0 < x[:, -1].mean() < 1  # a hole in a picture
+    leaves = dead_leaves(np.random.default_rng(0), 64)
+    assert leaves.shape == (64, 64, 3)
+    assert leaves.std() > 30
+
+
+@needs_openvino
+def test_openvino_tells_nobody_that_it_was_used() -> None:
+    code = (
+        "from paint_by_example.compiled import import_openvino; import_openvino()\n"
+        "from openvino.tools.ovc.telemetry_utils import tm; print(tm.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
 
 
 @needs_openvino
@@ -155,7 +204,10 @@ def test_guidance_outside_of_its_interval_costs_one_prediction() -> None:
     ("options", "message"),
     [
         ({"preset": "quick"}, "unknown preset 'quick'; choose one of exact, fast, draft"),
-        ({"backend": "tpu"}, "unknown backend 'tpu'; choose one of torch, compile, openvino, openvino-bf16"),
+        (
+            {"backend": "tpu"},
+            "unknown backend 'tpu'; choose one of torch, compile, openvino, openvino-bf16, openvino-int8",
+        ),
         ({"guidance_interval": (0.8, 0.2)}, "guidance_interval must be two rising numbers between 0 and 1"),
     ],
 )

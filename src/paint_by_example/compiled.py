@@ -17,7 +17,7 @@ import sys
 import threading
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
 
@@ -28,22 +28,33 @@ from torch import Tensor, nn
 
 from .attention import transformer_blocks
 from .errors import UserError
+from .int8 import FLOAT, has_nncf, last_block, quantise
 from .layout import LayoutUNet
 
-BackendName: TypeAlias = Literal["torch", "compile", "openvino", "openvino-bf16"]
+BackendName: TypeAlias = Literal["torch", "compile", "openvino", "openvino-bf16", "openvino-int8"]
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
-APPROXIMATE: tuple[BackendName, ...] = ("openvino-bf16",)
-"""Backends whose result differs by more than the order of a sum."""
+Precision: TypeAlias = Literal["f32", "bf16", "int8"]
 VERSION = "1"  # of what this file puts into the cache; another one makes everything there anew
 
 
 Network: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``network(x, t, condition)``: (B, C, h, w), 0-d or (B,), (B, 1, D) -> a prediction of the latent's shape."""
 
+Calibration: TypeAlias = Callable[[], Iterable[tuple[Tensor, Tensor, Tensor]]]
+"""Gives what a network is called with in use."""
+
 
 def has_openvino() -> bool:
     """Whether OpenVINO is installed."""
     return importlib.util.find_spec("openvino") is not None
+
+
+def import_openvino() -> Any:
+    """OpenVINO, without the package by which its converter and NNCF report to their maker that they were used."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: not to be imported
+    import openvino
+
+    return openvino
 
 
 @functools.cache
@@ -72,12 +83,13 @@ def choose_backend(wanted: tuple[BackendName, ...], device: torch.device) -> Bac
     return "torch"
 
 
-def compile_network(unet: nn.Module, backend: BackendName) -> Network:
+def compile_network(unet: nn.Module, backend: BackendName, calibration: Calibration | None = None) -> Network:
     """A U-Net as a function.
 
     Args:
         unet: of diffusers' kind, in evaluation mode.
         backend: who runs it.
+        calibration: needed for openvino-int8 where the cache does not have the network.
 
     Raises:
         UserError: there is no such backend, it is not installed, or the model is not where it can run it.
@@ -98,7 +110,8 @@ def compile_network(unet: nn.Module, backend: BackendName) -> Network:
         raise UserError(
             f"the backend {backend} runs models in float32 on the CPU; this one is {weight.dtype} on {weight.device}"
         )
-    return OpenVINONetwork(unet, "bf16" if backend == "openvino-bf16" else "f32")
+    precisions: dict[BackendName, Precision] = {"openvino-bf16": "bf16", "openvino-int8": "int8"}
+    return OpenVINONetwork(unet, precisions.get(backend, "f32"), calibration=calibration)
 
 
 class _Traced(nn.Module):
@@ -149,35 +162,53 @@ class OpenVINONetwork:
 
     Args:
         unet: float32, on the CPU.
-        precision: f32, whose results are torch's to rounding, or bf16.
+        precision: f32, whose results are torch's to rounding; bf16; or int8, where what is not quantised runs in bf16
+            if the processor has it.
         folder: of the cache; the user's by default.
+        calibration: for int8, if the cache does not have it.
+
+    Raises:
+        UserError: it has to be quantised and there is nothing to do it with.
     """
 
-    def __init__(self, unet: nn.Module, precision: Literal["f32", "bf16"], folder: Path | None = None) -> None:
-        self.unet, self.precision = unet, precision
+    def __init__(
+        self,
+        unet: nn.Module,
+        precision: Precision,
+        folder: Path | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
+        self.unet, self.precision, self.calibration = unet, precision, calibration
         self.folder = (folder or cache_folder()) / content_key(unet)
+        self.path = self.folder / f"unet-{precision}.xml"
         self.compiled: dict[tuple[int, ...], Any] = {}
         self.lock = threading.Lock()
+        if precision == "int8" and not self.path.is_file():
+            if not has_nncf():
+                raise UserError("the backend openvino-int8 needs the package nncf; install paint-by-example[fast-cpu]")
+            if calibration is None:
+                raise UserError("the backend openvino-int8 needs to see edits first; ask the pipeline for it")
 
     def __call__(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """As `Network`."""
-        x = first_seen(self.unet, x, condition)
         shape = tuple(x.shape)
-        inputs = [
-            x.contiguous().numpy(),
-            encode_time(self.unet, t).numpy(),
-            condition.detach().contiguous().numpy(),
-        ]
+        inputs = self._arrays(x, t, condition)
         with self.lock:  # a compiled network has room for the numbers of one call
             if shape not in self.compiled:
-                self.compiled[shape] = self._compile(x, condition)
+                self.compiled[shape] = self._compile(first_seen(self.unet, x, condition), condition)
             return torch.from_numpy(self.compiled[shape](inputs)[0].copy())
 
-    def _compile(self, x: Tensor, condition: Tensor) -> Any:
-        import openvino
+    @torch.no_grad()
+    def _arrays(self, x: Tensor, t: Tensor, condition: Tensor) -> list[Any]:
+        tensors = first_seen(self.unet, x, condition), encode_time(self.unet, t), condition.detach()
+        return [tensor.contiguous().numpy() for tensor in tensors]
 
-        core = openvino.Core()
-        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.precision, "PERFORMANCE_HINT": "LATENCY"}
+    def _compile(self, x: Tensor, condition: Tensor) -> Any:
+        core = import_openvino().Core()
+        precision = self.precision
+        if precision == "int8":  # of what is not quantised
+            precision = "bf16" if has_bfloat16() else "f32"
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
         settings["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
         settings["CACHE_DIR"] = str(self.folder / "compiled")
         shapes = [list(x.shape), [1, -1], list(condition.shape)]
@@ -195,22 +226,24 @@ class OpenVINONetwork:
 
     def _converted(self, x: Tensor, condition: Tensor) -> Path:
         """The network in OpenVINO's format; converted where it is not in the cache."""
-        import openvino
-
-        path = self.folder / f"unet-{self.precision}.xml"
-        if path.is_file():
-            return path
+        openvino = import_openvino()
+        if self.path.is_file():
+            return self.path
         example = (x, encode_time(self.unet, torch.tensor([500])), condition)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the tracer, about comparisons of shapes
-            model = openvino.convert_model(_Traced(self.unet, self.precision == "bf16").eval(), example_input=example)
+            model = openvino.convert_model(_Traced(self.unet, self.precision != "f32").eval(), example_input=example)
+        if self.precision == "int8":
+            assert self.calibration is not None  # as the constructor saw to, unless the cache was lost since
+            seen = [self._arrays(*one) for one in self.calibration()]
+            model = quantise(model, seen, (*FLOAT, last_block(self.unet)))
         # Under another name first: what has its name is whole.
         self.folder.mkdir(parents=True, exist_ok=True)
         beside = self.folder / f"{uuid.uuid4().hex}.xml"
         openvino.save_model(model, beside, compress_to_fp16=False)
-        beside.with_suffix(".bin").replace(path.with_suffix(".bin"))
-        beside.replace(path)
-        return path
+        beside.with_suffix(".bin").replace(self.path.with_suffix(".bin"))
+        beside.replace(self.path)
+        return self.path
 
 
 def content_key(unet: nn.Module) -> str:

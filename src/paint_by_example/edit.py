@@ -193,8 +193,9 @@ class Editor(Painter):
             guidance_interval: shares of the noise levels, 0 the cleanest, between which there is guidance; all by
                 default.
             preset: exact, fast or draft: how much is given up for speed. What else is given goes before what it says.
-            backend: torch, compile, openvino (extra ``fast-cpu``) or openvino-bf16: who runs the U-Net; auto takes the
-                best that does not change results beyond rounding. The preset's by default, and without one torch.
+            backend: torch, compile, openvino (extra ``fast-cpu``), openvino-bf16 or openvino-int8: who runs the U-Net;
+                auto takes the best that does not change results beyond rounding. The preset's by default, and without
+                one torch.
             on_step: called after every step, for progress, previews, and, by raising, for cancelling. Latents are those
                 of all results, (B, C, h, w), in the order of the seeds. Steps count through all regions.
 

@@ -12,6 +12,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from .calibration import unet_inputs
 from .compat import BEHAVIOURS, Behaviour, Compat, check_compat, fit_exemplar, global_generator, guidance, latent_mask
 from .compiled import BackendName, Network, compile_network
 from .errors import ModelError, PictureError, UserError
@@ -176,7 +177,7 @@ class Painter(Switches):
             self._networks = (weights, {})
         kept = self._networks[1]
         if backend not in kept:
-            kept[backend] = compile_network(self.unet, backend)
+            kept[backend] = compile_network(self.unet, backend, lambda: unet_inputs(self))
         return kept[backend]
 
     # --- tensors in, tensors out: shared by editing and training ------------------------------------------------------

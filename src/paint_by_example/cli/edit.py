@@ -68,7 +68,7 @@ class Edit:
     """How far to take back the contrast that guidance adds, 0 to 1; 0 if not given."""
     preset: Literal["exact", "fast", "draft"] | None = None
     """How much is given up for speed, see docs/speed.md: exact nothing, draft most."""
-    backend: Literal["auto", "torch", "compile", "openvino", "openvino-bf16"] | None = None
+    backend: Literal["auto", "torch", "compile", "openvino", "openvino-bf16", "openvino-int8"] | None = None
     """Who runs the U-Net; the preset's if not given, and without one torch. openvino needs the extra fast-cpu."""
     compat: Literal["none", "original", "diffusers"] | None = None
     """Prepare pictures and noise as the authors' code or diffusers did; none if not given."""
