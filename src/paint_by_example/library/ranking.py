@@ -36,6 +36,6 @@ def rank(
     for result, exemplar in zip(results, exemplars, strict=True):
         pixels = np.asarray(result.convert("RGB"))
         painted = encode(painter, Image.fromarray(painted_box(pixels, mask)))
-        likeness = cosine(painted[None] - search.centre, search.matrix[[exemplar]] - search.centre)[0]
+        likeness = cosine(painted[None] - search.centre, search.features([exemplar]) - search.centre)[0]
         scores.append(float(likeness) - SEAM * max(seam_visibility(pixels, mask), 0.0))
     return sorted(enumerate(scores), key=lambda one: -one[1])

@@ -174,6 +174,27 @@ class Search:
         small = np.maximum(np.log2(hole.side / np.maximum(self.sides, 1)), 0)
         return np.asarray(-(ASPECT * shape + LIGHT * light + SIZE * small))
 
+    def browse(self, count: int, tags: Sequence[str] = (), start: int = 0) -> list[Found]:
+        """Pictures in the order they were added.
+
+        Args:
+            count: how many, at most.
+            tags: that a picture must have, all of them.
+            start: how many to pass over.
+        """
+        among = self.having(tags)
+        rows = (np.arange(len(self.ids)) if among is None else np.flatnonzero(among))[start : start + count]
+        return self.found(rows, np.zeros(len(rows)), None)
+
+    def total(self, tags: Sequence[str] = ()) -> int:
+        """How many pictures there are, or have all of the tags."""
+        among = self.having(tags)
+        return len(self.ids) if among is None else int(among.sum())
+
+    def features(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """What the encoder said of pictures, (k, F), by their numbers."""
+        return np.array(self.matrix[np.asarray(ids, np.int64)])
+
     def having(self, tags: Sequence[str]) -> NDArray[np.bool_] | None:
         """Which of `ids` have all of the tags, (n,); None if no tag is given."""
         return np.isin(self.ids, sorted(self.library.tagged(tags))) if tags else None
@@ -222,6 +243,4 @@ def find_exemplars(
         return search.fitting(hole, count, features, tags)
     if features is not None:
         return search.nearest(features, count, tags)
-    among = search.having(tags)
-    rows = np.arange(len(search.ids)) if among is None else np.flatnonzero(among)
-    return search.found(rows[:count], np.zeros(len(rows)), None)
+    return search.browse(count, tags)

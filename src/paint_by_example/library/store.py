@@ -92,7 +92,8 @@ class Library:
                 raise DataError(f"there is no library in {folder}; make one with pbe library add")
             self._make(encoder)
         with self._errors():
-            self.rows = sqlite3.connect(folder / DATABASE, timeout=30)
+            # By one thread at a time, but not always the same one: a server's.
+            self.rows = sqlite3.connect(folder / DATABASE, timeout=30, check_same_thread=False)
             self.rows.execute("pragma synchronous = full")
             found = dict(self.rows.execute("select key, value from library"))
         if found["version"] != VERSION:
@@ -187,6 +188,11 @@ class Library:
         with self._errors():
             return int(self.rows.execute("select value from library where key = 'count'").fetchone()[0])
 
+    def version(self) -> int:
+        """A number that is another one once another process has changed the library."""
+        with self._errors():
+            return int(self.rows.execute("pragma data_version").fetchone()[0])
+
     def features(self) -> NDArray[np.float32]:
         """All rows of the matrix, (n, F), mapped from the file.
 
@@ -245,6 +251,11 @@ class Library:
     def broken(self) -> list[tuple[str, str]]:
         """Files that could not be used: path and reason."""
         return list(self.rows.execute("select path, reason from broken order by path"))
+
+    def tags(self) -> list[str]:
+        """All tags, those of the most pictures first."""
+        found = self.rows.execute("select tag from tags group by tag order by count(*) desc, tag")
+        return [tag for (tag,) in found]
 
     def tagged(self, tags: Sequence[str]) -> set[int]:
         """Numbers of the pictures that have all of the tags."""

@@ -6,18 +6,22 @@ import json
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import anyio
 import anyio.to_thread
 from fastapi import FastAPI, File, Form, HTTPException, Query, Request, UploadFile
+from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from PIL import Image
+from pydantic import Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from .. import __version__
 from ..errors import UserError
 from ..images import MAX_PIXELS
+from ..library import Hole
 from ..record import read_record
 from ..sampling import SCHEDULERS
 from . import messages, uploads
@@ -25,13 +29,11 @@ from .access import LOOPBACK, Access
 from .browsing import NotThere, RootName, Roots, thumbnail
 from .events import event_stream
 from .jobs import Job, Jobs, QueueFull
+from .library import Exemplars
 from .messages import MAX_EXEMPLARS, MAX_REGIONS, State, read_settings
 from .painting import read_asked
 from .store import new_id
 from .submission import Submission
-
-if TYPE_CHECKING:
-    pass
 
 PAGE = Path(__file__).parent / "page"
 PAGE_TYPES = {
@@ -48,7 +50,12 @@ PAGE_TYPES = {
 }
 DECODERS = 2  # uploads that are looked at at once: a picture takes up to four bytes a pixel
 LISTED = 100
+MAX_LISTED = 200  # pictures of the library in an answer
 ID = Annotated[str, "an edit's id"]
+Number = Annotated[int, PathParameter(ge=0, lt=2**63, description="a picture's id in the library")]
+Tags = Annotated[
+    list[Annotated[str, Field(max_length=200)]] | None, Query(max_length=16, description="that pictures must have")
+]
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": messages.Problem, "description": "not a request of this API's kind"},
@@ -73,6 +80,7 @@ class Options:
     token: str | None = None
     hosts: tuple[str, ...] = LOOPBACK
     """Names this server goes by, without a token."""
+    library: Exemplars | None = None
 
 
 def create_app(jobs: Jobs, options: Options) -> FastAPI:
@@ -102,6 +110,7 @@ def create_app(jobs: Jobs, options: Options) -> FastAPI:
     _add_edits(app, jobs, options)
     _add_models(app, jobs)
     _add_files(app, options.roots)
+    _add_library(app, options)
     _add_server(app, jobs, options)
     return app
 
@@ -316,6 +325,98 @@ def _add_files(app: FastAPI, roots: Roots) -> None:
             raise UserError(str(error).replace(str(place), path)) from None
 
 
+def _add_library(app: FastAPI, options: Options) -> None:
+    decoders = anyio.CapacityLimiter(DECODERS)
+
+    def library() -> Exemplars:
+        if options.library is None:
+            raise NotThere("the server was started without --library")
+        return options.library
+
+    @app.get("/api/library", response_model=messages.LibraryPage, tags=["library"], summary="Pictures of the library")
+    def browse(
+        tag: Tags = None,
+        like: Annotated[int | None, Query(ge=0, lt=2**63, description="a picture's id")] = None,
+        start: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+        count: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 24,
+    ) -> messages.LibraryPage:
+        if like is not None:
+            return library().rank(library().like_one(like, tag or ()), tag or (), start, count)
+        return library().browse(tag or (), start, count)
+
+    @app.post(
+        "/api/library/search",
+        response_model=messages.LibraryPage,
+        tags=["library"],
+        summary="Pictures like an exemplar, or that fit a hole",
+    )
+    async def search(
+        exemplar: Annotated[UploadFile | None, File(description="to be like")] = None,
+        source: Annotated[UploadFile | None, File(description="with a hole to fit")] = None,
+        mask: Annotated[UploadFile | None, File(description="white where the hole is")] = None,
+        tag: Tags = None,
+        start: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+        count: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 24,
+    ) -> messages.LibraryPage:
+        def find() -> messages.LibraryPage:
+            found = library()
+            like, hole = _read_query(exemplar, source, mask, options.pixels)
+            if hole is not None:
+                return found.rank(found.fitting(hole, like, tag or ()), tag or (), start, count)
+            if like is None:
+                raise UserError("nothing to search by was sent: send an exemplar, or a source and a mask")
+            return found.rank(found.like(like, tag or ()), tag or (), start, count)
+
+        async with decoders:
+            return await anyio.to_thread.run_sync(find)
+
+    @app.get(
+        "/api/library/{name}/thumbnail",
+        tags=["library"],
+        summary="A picture in small",
+        response_class=Response,
+        responses={200: {"content": {"image/webp": {}}}},
+    )
+    def small(name: Number) -> Response:
+        return Response(library().thumbnail(name), media_type="image/webp")
+
+    @app.get(
+        "/api/library/{name}/picture",
+        tags=["library"],
+        summary="A picture, to be sent as an exemplar",
+        response_class=Response,
+        responses={200: {"content": {"image/*": {}}}},
+    )
+    def whole(name: Number) -> Response:
+        content, kind = library().picture(name)
+        return Response(content, media_type=kind)
+
+
+def _read_query(
+    exemplar: UploadFile | None, source: UploadFile | None, mask: UploadFile | None, pixels: int
+) -> tuple[Image.Image | None, Hole | None]:
+    """What a library is searched by: a picture to be like, and a hole to fit.
+
+    Raises:
+        UserError: something cannot be used.
+    """
+    if (source is None) != (mask is None):
+        raise UserError("source and mask belong together: send both, or neither")
+    with tempfile.TemporaryDirectory() as folder:
+
+        def kept(upload: UploadFile, what: str) -> tuple[Path, str]:
+            path, name = Path(folder) / what, uploads.file_name(upload.filename, what)
+            uploads.save_upload(upload.file, path)
+            uploads.check_picture(path, what, name, pixels)
+            return path, name
+
+        like = None if exemplar is None else uploads.read_exemplar(*kept(exemplar, "exemplar"))
+        if source is None or mask is None:
+            return like, None
+        photograph = uploads.read_source(*kept(source, "source"))
+        return like, Hole.of(photograph, uploads.read_mask(*kept(mask, "mask"), photograph.size))
+
+
 def _add_server(app: FastAPI, jobs: Jobs, options: Options) -> None:
     @app.get("/api/server", response_model=messages.About, tags=["server"], summary="What this server can do")
     def about() -> messages.About:
@@ -324,6 +425,7 @@ def _add_server(app: FastAPI, jobs: Jobs, options: Options) -> None:
             devices=[str(worker.device) for worker in jobs.workers],
             input=options.roots.about_input(),
             output=options.roots.output is not None,
+            library=None if options.library is None else options.library.about(),
             keep_seconds=jobs.store.keep_seconds,
             schedulers=list(SCHEDULERS),
             limits=messages.Limits(upload_bytes=options.upload_bytes, pixels=options.pixels, queue=jobs.capacity),

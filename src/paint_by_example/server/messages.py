@@ -153,6 +153,33 @@ class InputRoot(BaseModel):
     picture: str | None = None
 
 
+class LibraryPicture(BaseModel):
+    """A picture of the library."""
+
+    id: int
+    name: str
+    width: int
+    height: int
+    licence: str | None
+    tags: list[str]
+    score: float
+    likeness: float | None
+
+
+class LibraryPage(BaseModel):
+    """Some of the pictures that were asked for."""
+
+    total: int
+    pictures: list[LibraryPicture]
+
+
+class AboutLibrary(BaseModel):
+    """What is in the library."""
+
+    pictures: int
+    tags: list[str]
+
+
 class Limits(BaseModel):
     """What an edit may ask for at most."""
 
@@ -172,6 +199,7 @@ class About(BaseModel):
     devices: list[str]
     input: InputRoot | None
     output: bool
+    library: AboutLibrary | None
     keep_seconds: float
     schedulers: list[str]
     limits: Limits

@@ -18,6 +18,7 @@ from .access import LOOPBACK
 from .app import Options, create_app
 from .browsing import Roots
 from .jobs import Jobs
+from .library import Exemplars
 from .models import Loading, Shelf
 from .settings import ServeConfig
 from .store import Store, state_folder
@@ -44,6 +45,7 @@ def serve(asked: ServeConfig, ready: Callable[[str], object]) -> None:
     local = is_loopback(asked.host)
     if token is None and not local:
         token = secrets.token_urlsafe(24)
+    library = None if asked.library is None else Exemplars(asked.library, asked.local_files_only)
     shelf, on = Shelf(asked.model, asked.model_dir, loading(asked)), devices(asked.device)
     with listen(asked.host, asked.port) as listening:
         port = listening.getsockname()[1]
@@ -66,6 +68,7 @@ def serve(asked: ServeConfig, ready: Callable[[str], object]) -> None:
                 pixels=int(asked.max_megapixels * 1e6),
                 token=token,
                 hosts=(*LOOPBACK, asked.host.lower()) if local else (),
+                library=library,
             )
             config = uvicorn.Config(
                 create_app(jobs, options),

@@ -27,6 +27,7 @@ const ICONS = /** @type {Record<string, string>} */ ({
   lock: "M6 11h12v9H6z M8.500 11V8a3.500 3.500 0 0 1 7 0v3",
   dice: "M5 5h14v14H5z M9 9h.01 M15 9h.01 M12 12h.01 M9 15h.01 M15 15h.01",
   save: "M12 4v11 M7 10.500l5 5 5-5 M5 20h14",
+  similar: "M4 4h9v9H4z M16 11h4v9h-9v-4",
   left: "M4 4v6h6 M4.500 10A8 8 0 1 1 4 13.500",
   right: "M20 4v6h-6 M19.500 10A8 8 0 1 0 20 13.500",
 });

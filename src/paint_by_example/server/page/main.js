@@ -7,6 +7,7 @@ import { showExemplars } from "./exemplars.js";
 import { browse } from "./folder.js";
 import { Intake } from "./intake.js";
 import { listenToKeys, showKeys } from "./keys.js";
+import { showLibrary } from "./library.js";
 import { equal } from "./mask.js";
 import { Pointer } from "./pointer.js";
 import { Progress } from "./progress.js";
@@ -45,6 +46,12 @@ async function begin() {
   const rebuildExemplars = showExemplars(editing, () => attempt(() => intake.chooseExemplar()));
   const rebuildRegions = showRegions(editing, masks, () => settings.model.kind === "exemplar");
   const rebuildTools = showTools(pointer);
+  const rebuildLibrary = showLibrary(
+    editing,
+    about.library,
+    () => settings.model.kind === "exemplar",
+    (blob, name) => intake.exemplar(blob, name),
+  );
   warnOfThinStrokes(editing, () => settings.model);
 
   const undo = () => moved("undone", editing.undo());
@@ -103,7 +110,7 @@ async function begin() {
   byId("warning-grow").onclick = () => masks.grow(1);
   byId("language").onclick = () => {
     switchLanguage();
-    for (const rebuild of [rebuildTools, rebuildExemplars, rebuildRegions]) rebuild();
+    for (const rebuild of [rebuildTools, rebuildExemplars, rebuildRegions, rebuildLibrary]) rebuild();
     settings.build();
     results.rebuild();
     progress.rebuild();
