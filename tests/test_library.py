@@ -358,7 +358,7 @@ def test_the_command(tmp_path: Path, models: dict[str, Path], capsys: pytest.Cap
     ("arguments", "status", "expected"),
     [
         (["search", "--library", "nowhere", "--tag", "a"], 1, "there is no library in nowhere"),
-        (["search"], 2, "missing: --like, --tag or --for"),
+        (["search"], 2, "missing: --like, --text, --tag or --for"),
         (["search", "--for", "a.png"], 2, "--for needs --mask or --box"),
         (["add"], 2, "missing: folders or pictures"),
         (["remove"], 2, "missing: files or folders"),

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from paint_by_example import load_pipeline
-from paint_by_example.library import add_pictures
+from paint_by_example.library import TextEncoder, add_pictures
 from tests import server_client as ask
 from tests import tiny
 from tests.page_client import alert, open_source, opened, paint_box, until
+from tests.test_library_text import save_clip
 
 PICTURES = 14
 
@@ -23,7 +24,8 @@ def library_address(models: dict[str, Path], tmp_path_factory: pytest.TempPathFa
         tiny.picture(20 + 10 * number, 30, seed=number).save(folder / "pictures" / f"{number:02}.png")
     pipeline = load_pipeline(models["embedded"], "cpu")
     add_pictures(folder / "library", pipeline, [folder / "pictures" / "03.png"], tags=("chair",))
-    add_pictures(folder / "library", pipeline, [folder / "pictures"])
+    encoder = TextEncoder(str(save_clip(folder / "clip", 0)))
+    add_pictures(folder / "library", pipeline, [folder / "pictures"], text=encoder)
     flags = ("--library", str(folder / "library"))
     with ask.serving(models["embedded"], folder / "state", *flags, log=folder / "log") as server:
         yield server.address
@@ -77,6 +79,12 @@ def test_the_library_is_looked_through_searched_and_taken_from(page: Any) -> Non
     other = shown(page)[-1]
     page.get_by_role("button", name=f"More like {other}").click()
     wait_for(page, other)
+
+    page.fill("#library-text", "red chair")
+    with page.expect_response(lambda answer: "text=red" in answer.url) as answer:
+        page.keyboard.press("Enter")
+    wait_for(page, answer.value.json()["pictures"][0]["name"])
+    assert page.locator(".library-modes [aria-pressed=true]").count() == 0
 
     page.click("#language")
     assert page.inner_text("#libraryAll") == "全部"

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from paint_by_example import load_pipeline
 from paint_by_example.errors import DataError
-from paint_by_example.library import Library, add_pictures, encode
+from paint_by_example.library import Library, TextEncoder, add_pictures, encode
 from paint_by_example.server.app import Options, create_app
 from paint_by_example.server.jobs import Jobs
 from paint_by_example.server.library import Exemplars
@@ -21,6 +21,7 @@ from paint_by_example.server.serving import devices
 from paint_by_example.server.store import Store
 from tests import server_client as ask
 from tests import tiny
+from tests.test_library_text import save_clip
 
 BASE = "http://127.0.0.1"
 PICTURES = 6
@@ -36,7 +37,8 @@ def folder(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
         tiny.picture(20 + 10 * number, 30, seed=number).save(folder / "pictures" / name)
     pipeline = load_pipeline(models["embedded"], "cpu")
     add_pictures(folder / "library", pipeline, [folder / "pictures" / "red"], tags=("red", "small"))
-    add_pictures(folder / "library", pipeline, [folder / "pictures"], licence="CC0")
+    encoder = TextEncoder(str(save_clip(folder / "clip", 0)))
+    add_pictures(folder / "library", pipeline, [folder / "pictures"], licence="CC0", text=encoder)
     return folder
 
 
@@ -64,7 +66,7 @@ def search(client: TestClient, query: str = "", **files: bytes) -> Any:
 
 def test_it_is_looked_through_page_by_page(client: TestClient) -> None:
     about = client.get("/api/server").json()["library"]
-    assert about == {"pictures": PICTURES, "tags": ["red", "small"]}
+    assert about == {"pictures": PICTURES, "tags": ["red", "small"], "text": True}
     answer = client.get("/api/library?start=4&count=4")
     assert names(answer) == ["4.png", "5.tif"]
     assert answer.json()["total"] == PICTURES
@@ -92,6 +94,16 @@ def test_likeness_is_that_of_the_library(client: TestClient, folder: Path, model
     assert names(search(client, "?start=1&count=2", exemplar=file.getvalue())) == names(answer)[1:3]
     assert set(names(search(client, "?tag=red", exemplar=file.getvalue()))) == {"0.png", "1.png"}
     assert names(client.get("/api/library?like=3"))[0] == "3.png"
+
+
+def test_words_find_pictures(client: TestClient, folder: Path) -> None:
+    with Library(folder / "library") as library:
+        cosines = library.texts() @ TextEncoder(str(folder / "clip")).words("red chair")
+    answer = client.get("/api/library?text=red%20chair").json()
+    assert [one["id"] for one in answer["pictures"]] == list(np.argsort(-cosines))
+    assert set(names(client.get("/api/library?text=red&tag=red"))) == {"0.png", "1.png"}
+    assert "text is empty" in client.get("/api/library?text=%20").json()["error"]
+    assert "do not go together" in client.get("/api/library?text=red&like=1").json()["error"]
 
 
 def test_what_fits_a_hole_comes_first(client: TestClient) -> None:

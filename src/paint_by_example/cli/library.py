@@ -42,6 +42,10 @@ class LibraryAdd(Place):
     """The model whose exemplar encoder is used, as for pbe edit. Fine-tuned models share it."""
     compat: Literal["none", "original", "diffusers"] = "none"
     """As for pbe edit; it changes how an exemplar is cut."""
+    text_encoder: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """A CLIP model, folder or hub name, so that words find the pictures; the library's own if it has one."""
+    offline: bool = False
+    """Use only models that are on this machine."""
     device: str | None = None
     """cpu, cuda, cuda:1, ...; the best there is if not given."""
 
@@ -52,6 +56,8 @@ class LibrarySearch(Place):
 
     like: Path | None = None
     """Picture that they should be like."""
+    text: str | None = None
+    """What they should show, in words; for libraries made with a text encoder."""
     tag: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """That they must have; may be given several times."""
     photo: Annotated[Path | None, tyro.conf.arg(name="for", metavar="PHOTO")] = None
@@ -64,6 +70,10 @@ class LibrarySearch(Place):
     """How many, at most."""
     model: str | None = None
     """For --like; the one the library was made with if not given."""
+    text_encoder: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """For --text; the one the library was made with if not given."""
+    offline: bool = False
+    """Use only models that are on this machine."""
     device: str | None = None
     """For --like: cpu, cuda, cuda:1, ...; the best there is if not given."""
 
@@ -121,10 +131,12 @@ def add(options: LibraryAdd) -> None:
         raise UsageError("missing: folders or pictures to add")
     from tqdm import tqdm
 
-    from ..library import add_pictures
+    from ..library import TextEncoder, add_pictures
     from ..pipeline import load_pipeline
 
-    pipeline = load_pipeline(options.model, device=options.device)
+    encoder = options.text_encoder or text_model_of(options.library)
+    text = None if encoder is None else TextEncoder(encoder, options.offline)
+    pipeline = load_pipeline(options.model, device=options.device, local_files_only=options.offline)
     pipeline.compat = None if options.compat == "none" else options.compat
     with tqdm(desc="adding", unit="file", total=None) as bar:
 
@@ -139,6 +151,7 @@ def add(options: LibraryAdd) -> None:
                 options.places,
                 tags=options.tag,
                 licence=options.licence,
+                text=text,
                 progress=progress,
             )
         except KeyboardInterrupt:
@@ -153,17 +166,30 @@ def add(options: LibraryAdd) -> None:
         )
 
 
+def text_model_of(folder: Path) -> str | None:
+    """The text encoder that a library was made with, if there is a library and it was made with one."""
+    from ..library import Library
+
+    try:
+        with Library(folder) as opened:
+            return None if opened.text is None else opened.text.model
+    except DataError:  # there is none yet
+        return None
+
+
 def search(options: LibrarySearch) -> None:
     """Print what was found, best first."""
     if options.top < 1:
         raise UsageError("--top must be at least 1")
     if (options.photo is None) != (options.mask is None and options.box is None) or (options.mask and options.box):
         raise UsageError("--for needs --mask or --box, and they need --for")
-    if not (options.like or options.tag or options.photo):
-        raise UsageError("missing: --like, --tag or --for")
+    if not (options.like or options.tag or options.photo or options.text is not None):
+        raise UsageError("missing: --like, --text, --tag or --for")
+    if options.text is not None and (options.like or options.photo):
+        raise UsageError("--text goes with --tag, not with --like or --for")
     from ..crops import box_mask, parse_box
     from ..images import load_exemplar, load_image, load_mask
-    from ..library import Hole, Library, find_exemplars
+    from ..library import Hole, Library, TextEncoder, find_exemplars, find_words
 
     with Library(options.library) as opened:
         hole = None
@@ -178,16 +204,22 @@ def search(options: LibrarySearch) -> None:
         like = None if options.like is None else load_exemplar(options.like)
         painter = None
         if like is not None:
-            painter = open_encoder(opened.encoder, options.model, options.device)
-        for one in find_exemplars(opened, options.top, painter=painter, like=like, tags=options.tag, hole=hole):
+            painter = open_encoder(opened.encoder, options.model, options.device, options.offline)
+        words = None
+        if options.text is not None:
+            model = options.text_encoder or opened.text_encoder().model
+            words = find_words(opened, options.text, TextEncoder(model, options.offline))
+        for one in find_exemplars(
+            opened, options.top, painter=painter, like=like, tags=options.tag, hole=hole, words=words
+        ):
             print(found_line(one, options.json))
 
 
-def open_encoder(encoder: Any, model: str | None, device: str | None) -> Any:
+def open_encoder(encoder: Any, model: str | None, device: str | None, offline: bool) -> Any:
     """The model that a library was made with, or the one that was named."""
     from ..pipeline import load_pipeline
 
-    pipeline = load_pipeline(model or encoder.model, device=device)
+    pipeline = load_pipeline(model or encoder.model, device=device, local_files_only=offline)
     pipeline.compat = encoder.compat
     return pipeline
 

@@ -2,6 +2,7 @@
 
     library/library.db      rows: content hash, files, size, colour, tags, licence, thumbnail; SQLite
     library/features.f32    (n, F) float32, what the encoder's frozen part says of each picture; only ever appended to
+    library/texts.f32       (n, T) float32, where each picture lies among words; only with a text encoder
     library/.lock           held while something is added or removed
 
 How many rows of the matrix count is what the database says: what stands behind them was left by a write that was
@@ -12,6 +13,7 @@ from .adding import Added, add_pictures
 from .encoder import Encoder, encode
 from .searching import Found, Hole, Search, find_exemplars
 from .store import Entry, Library
+from .text import TextEncoder, find_words
 
 __all__ = [
     "Added",
@@ -21,7 +23,9 @@ __all__ = [
     "Hole",
     "Library",
     "Search",
+    "TextEncoder",
     "add_pictures",
     "encode",
     "find_exemplars",
+    "find_words",
 ]

@@ -22,6 +22,7 @@ from ..painter import Painter
 from ..record import content_hash
 from .encoder import Encoder, encode
 from .store import Library, NewPicture
+from .text import TextEncoder
 
 THUMBNAIL = 128  # longer side, pixels
 EVEN = 10  # of 255: how far the pixels of an even border may lie apart
@@ -64,6 +65,7 @@ def add_pictures(
     *,
     tags: Sequence[str] = (),
     licence: str | None = None,
+    text: TextEncoder | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Added:
     """Add all pictures in files and folders; what is in the library already is not encoded again.
@@ -76,17 +78,20 @@ def add_pictures(
         places: files, and folders, which are looked through to their bottom.
         tags: for all pictures in these places, in addition to those they have.
         licence: of all pictures in these places; what it was before if not given.
+        text: so that pictures in these places are found by words, those that were added without it too.
         progress: told how many files are done, and of how many.
 
     Raises:
         DataError: a place is not there, another process writes to the library, or the disk is full.
-        ModelError: the library was made with another encoder.
+        ModelError: the library was made with another encoder, or text encoder.
     """
     for place in places:
         if not place.exists():
             raise DataError(f"there is no {place}; name pictures, or folders of them")
     with Library(folder, Encoder.of(painter)) as library, library.writing():
-        addition = Addition(library, painter, [os.path.abspath(place) for place in places], tags, licence)
+        if text is not None:
+            library.use_text(text.encoder)
+        addition = Addition(library, painter, [os.path.abspath(place) for place in places], tags, licence, text)
         return addition.run(progress)
 
 
@@ -99,8 +104,13 @@ class Addition:
     places: Sequence[str]
     tags: Sequence[str]
     licence: str | None
+    text: TextEncoder | None = None
     outcome: Added = field(default_factory=Added)
     waiting: dict[str, tuple[NewPicture, NDArray[np.float32]]] = field(default_factory=dict)
+    texts: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Where pictures lie among words, that were read since the last commit, by their content hashes."""
+    wordless: set[int] = field(default_factory=set)
+    """Numbers of pictures that words do not find yet."""
     files: list[tuple[Candidate, str]] = field(default_factory=list)
     """Files that were read since the last commit, with their content hashes."""
 
@@ -113,6 +123,11 @@ class Addition:
         bad = {
             path: (size, time_ns) for path, size, time_ns in rows.execute("select path, bytes, mtime_ns from broken")
         }
+        if self.text is not None:
+            self.wordless = set(np.flatnonzero(~self.library.texts().any(1)).tolist())
+            for path, number in rows.execute("select path, picture from files"):
+                if number in self.wordless:
+                    del kept[path]  # to be read again
         found = list(find_files(self.places))
         new = []
         for one in found:
@@ -147,9 +162,12 @@ class Addition:
         try:
             one.path.encode()
             picture, described = read.result()
-            known = rows.execute("select 1 from pictures where sha256 = ?", (described.sha256,)).fetchone()
+            known = rows.execute("select id from pictures where sha256 = ?", (described.sha256,)).fetchone()
             if known is None and described.sha256 not in self.waiting:
                 self.waiting[described.sha256] = described, encode(self.painter, picture)
+            wordless = (known is None or known[0] in self.wordless) and described.sha256 not in self.texts
+            if self.text is not None and wordless:
+                self.texts[described.sha256] = self.text.picture(picture)
         except (UserError, UnicodeEncodeError) as error:
             reason = str(error) if isinstance(error, UserError) else "its name is not UTF-8; rename it"
             path = printable(one.path)
@@ -159,13 +177,22 @@ class Addition:
         else:
             self.files.append((one, described.sha256))
 
+    def number(self, sha256: str) -> int:
+        """Of a picture that is in the library."""
+        found = self.library.rows.execute("select id from pictures where sha256 = ?", (sha256,)).fetchone()
+        return int(found[0])
+
     def flush(self) -> None:
         """Bring what was read since the last time to the disk."""
         rows = self.library.rows
         described = [one for one, _ in self.waiting.values()]
         self.library.append(described, [features for _, features in self.waiting.values()])
+        if self.texts:
+            by_number = {self.number(sha256): row for sha256, row in self.texts.items()}
+            self.library.put_texts(by_number)
+            self.wordless -= by_number.keys()
         for one, sha256 in self.files:
-            (number,) = rows.execute("select id from pictures where sha256 = ?", (sha256,)).fetchone()
+            number = self.number(sha256)
             others = [
                 path
                 for (path,) in rows.execute("select path from files where picture = ?", (number,))
@@ -187,6 +214,7 @@ class Addition:
             rows.execute("delete from broken where path = ?", (one.path,))
         self.library.commit()
         self.waiting.clear()
+        self.texts.clear()
         self.files.clear()
 
     def forget(self, seen: set[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,16 +44,22 @@ class Encoder:
         if not frozen or any(value.device.type == "meta" for value in frozen.values()):
             raise ModelError("the model's exemplar encoder is not in memory; load the model without offload")
         features = encode(painter, Image.new("RGB", (64, 64)))
-        digest = hashlib.sha256()
-        for name, value in frozen.items():
-            flat = value.detach().flatten()
-            sample = flat[:: -(-len(flat) // SAMPLED) or 1]
-            digest.update(f"{name} {tuple(value.shape)}".encode())
-            digest.update(sample.to("cpu", torch.float16).numpy().tobytes())
         handed = [list(map(float, values)) for values in (extractor.image_mean, extractor.image_std)]
-        digest.update(f"{handed} {module.image_size} {painter.behaviour.exemplar}".encode())
         model = painter.model_name or painter.name_or_path or "embedded"
-        return cls(digest.hexdigest()[:HASH_LENGTH], len(features), model, painter.compat)
+        rest = f"{handed} {module.image_size} {painter.behaviour.exemplar}"
+        return cls(sample_hash(frozen, rest), len(features), model, painter.compat)
+
+
+def sample_hash(weights: Mapping[str, torch.Tensor], rest: str = "") -> str:
+    """A hash of weights, some values of each tensor in float16, and of what else makes a difference."""
+    digest = hashlib.sha256()
+    for name, value in weights.items():
+        flat = value.detach().flatten()
+        sample = flat[:: -(-len(flat) // SAMPLED) or 1]
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(sample.to("cpu", torch.float16).numpy().tobytes())
+    digest.update(rest.encode())
+    return digest.hexdigest()[:HASH_LENGTH]
 
 
 @torch.no_grad()

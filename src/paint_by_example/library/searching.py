@@ -174,6 +174,22 @@ class Search:
         small = np.maximum(np.log2(hole.side / np.maximum(self.sides, 1)), 0)
         return np.asarray(-(ASPECT * shape + LIGHT * light + SIZE * small))
 
+    def worded(self, words: NDArray[np.float32], count: int, tags: Sequence[str] = ()) -> list[Found]:
+        """The pictures that words describe best, best first, by the cosine with where each lies among words.
+
+        Args:
+            words: (T,), of length 1, by the library's text encoder.
+            count: how many, at most.
+            tags: that a picture must have, all of them.
+        """
+        texts = self.library.texts()[: self.matrix.shape[0]]
+        cosines = (texts @ words)[self.ids].astype(np.float64)
+        counts = np.any(texts != 0, axis=1)[self.ids]
+        among = self.having(tags)
+        rows = np.flatnonzero(counts if among is None else counts & among)
+        rows = rows[np.argsort(-cosines[rows], kind="stable")[:count]]
+        return self.found(rows, cosines[rows], cosines[rows])
+
     def browse(self, count: int, tags: Sequence[str] = (), start: int = 0) -> list[Found]:
         """Pictures in the order they were added.
 
@@ -219,8 +235,9 @@ def find_exemplars(
     like: Image.Image | None = None,
     tags: Sequence[str] = (),
     hole: Hole | None = None,
+    words: NDArray[np.float32] | None = None,
 ) -> list[Found]:
-    """The query behind the command, the table and the server: pictures that are like one, have tags, or fit a hole.
+    """The query behind the command and the table: pictures that are like one, have tags, fit a hole, or suit words.
 
     Args:
         library: to search.
@@ -229,6 +246,7 @@ def find_exemplars(
         like: a picture, RGB.
         tags: all of which a picture must have. With nothing else given, pictures come in the order they were added.
         hole: to fit.
+        words: what they should show, (T,), by the library's text encoder; with tags only.
 
     Raises:
         ModelError: the library was made with another encoder.
@@ -239,6 +257,8 @@ def find_exemplars(
         library.check(Encoder.of(painter))
         features = encode(painter, like)
     search = Search(library)
+    if words is not None:
+        return search.worded(words, count, tags)
     if hole is not None:
         return search.fitting(hole, count, features, tags)
     if features is not None:

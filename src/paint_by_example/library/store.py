@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ..inputs import Encoded
 from ..record import content_hash
 from .encoder import Encoder
 
-DATABASE, MATRIX, LOCK = "library.db", "features.f32", ".lock"
+DATABASE, MATRIX, TEXTS, LOCK = "library.db", "features.f32", "texts.f32", ".lock"
 VERSION = 1
 
 SCHEMA = """
@@ -99,6 +99,9 @@ class Library:
         if found["version"] != VERSION:
             raise DataError(f"the library {folder} is of another version; make it anew with pbe library add")
         self.encoder = Encoder(*(found[name] for name in ("encoder", "size", "model", "compat")))
+        self.text: Encoder | None = None
+        if "text_encoder" in found:
+            self.text = Encoder(found["text_encoder"], found["text_size"], found["text_model"], None)
         if encoder is not None:
             self.check(encoder)
 
@@ -138,6 +141,24 @@ class Library:
             raise ModelError(
                 f"the library {self.folder} was made by the exemplar encoder of the model {self.encoder.model}{compat},"
                 f" which {encoder.model} does not have; name that model, or make a library of its own for this one"
+            )
+
+    def text_encoder(self) -> Encoder:
+        """What put pictures among words; a `ModelError` where nothing did."""
+        if self.text is None:
+            raise ModelError(
+                f"the library {self.folder} cannot be searched by text; run pbe library add --text-encoder MODEL with"
+                " its folders, MODEL being a CLIP model"
+            )
+        return self.text
+
+    def check_text(self, encoder: Encoder) -> None:
+        """Raises a `ModelError` if pictures were put among words by another text encoder than this, or by none."""
+        made = self.text_encoder()
+        if encoder.sha256 != made.sha256:
+            raise ModelError(
+                f"the library {self.folder} was made with the text encoder {made.model}, which {encoder.model} is not;"
+                " name that one, or none"
             )
 
     def close(self) -> None:
@@ -205,6 +226,19 @@ class Library:
         if not path.exists() or path.stat().st_size < 4 * count * size:
             raise DataError(f"{path} is cut short; make the library anew with pbe library add")
         return np.memmap(path, np.float32, "r", shape=(count, size))
+
+    def texts(self) -> NDArray[np.float32]:
+        """Where all pictures lie among words, (n, T), mapped from the file; zeros where that was not asked for.
+
+        Raises:
+            DataError: the file is shorter than it was.
+        """
+        count, path = self.count, self.folder / TEXTS
+        if self.text is None or count == 0:
+            return np.zeros((count, 0 if self.text is None else self.text.size), np.float32)
+        if not path.exists() or path.stat().st_size < 4 * count * self.text.size:
+            raise DataError(f"{path} is cut short; make the library anew with pbe library add")
+        return np.memmap(path, np.float32, "r", shape=(count, self.text.size))
 
     def entries(self, ids: Iterable[int] | None = None) -> Iterator[Entry]:
         """Pictures, all in the order they came in, or some in the order asked for; those that are gone are left out."""
@@ -281,6 +315,8 @@ class Library:
                 while body:
                     body = body[file.write(body) :]
                 os.fsync(file.fileno())
+            if self.text is not None:
+                self._write_texts(first, [], first + len(pictures))
             numbers = list(range(first, first + len(pictures)))
             for number, one in zip(numbers, pictures, strict=True):
                 values: tuple[Any, ...] = (number, one.sha256, one.width, one.height, one.aspect, *one.colour, None)
@@ -288,6 +324,39 @@ class Library:
                 self.rows.execute("insert into thumbnails values (?, ?)", (number, one.thumbnail))
             self.rows.execute("update library set value = ? where key = 'count'", (first + len(pictures),))
         return numbers
+
+    def use_text(self, encoder: Encoder) -> None:
+        """Keep where pictures lie among words, from now on.
+
+        Raises:
+            ModelError: it does already, by another encoder.
+        """
+        if self.text is not None:
+            return self.check_text(encoder)
+        values = {"text_encoder": encoder.sha256, "text_size": encoder.size, "text_model": encoder.model}
+        with self._errors():
+            (self.folder / TEXTS).unlink(missing_ok=True)
+            self.text = encoder
+            self._write_texts(self.count, [], self.count)
+            self.rows.executemany("insert into library values (?, ?)", values.items())
+        self.commit()
+
+    def put_texts(self, texts: Mapping[int, NDArray[np.float32]]) -> None:
+        """Keep where pictures lie among words, (T,) each, by their numbers."""
+        with self._errors():
+            self._write_texts(self.count, list(texts.items()), self.count)
+
+    def _write_texts(self, first: int, texts: Sequence[tuple[int, NDArray[np.float32]]], count: int) -> None:
+        """Write rows, with zeros from ``first`` to ``count``: what an interrupted write left there is gone."""
+        assert self.text is not None
+        descriptor = os.open(self.folder / TEXTS, os.O_RDWR | os.O_CREAT, 0o666)
+        with open(descriptor, "r+b", buffering=0) as file:
+            for length in (first, count):
+                file.truncate(4 * length * self.text.size)
+            for number, row in texts:
+                file.seek(4 * number * self.text.size)
+                file.write(row.astype("<f4").tobytes())
+            os.fsync(file.fileno())
 
     def commit(self) -> None:
         """Make changes last."""

@@ -337,9 +337,14 @@ def _add_library(app: FastAPI, options: Options) -> None:
     def browse(
         tag: Tags = None,
         like: Annotated[int | None, Query(ge=0, lt=2**63, description="a picture's id")] = None,
+        text: Annotated[str | None, Query(max_length=1000, description="what they should show")] = None,
         start: Annotated[int, Query(ge=0, lt=2**31)] = 0,
         count: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 24,
     ) -> messages.LibraryPage:
+        if text is not None:
+            if like is not None:
+                raise UserError("like and text do not go together: give one of them")
+            return library().rank(library().worded(text, tag or ()), tag or (), start, count)
         if like is not None:
             return library().rank(library().like_one(like, tag or ()), tag or (), start, count)
         return library().browse(tag or (), start, count)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import PictureError
 from ..images import load_exemplar
-from ..library import Encoder, Found, Hole, Library, Search, encode
+from ..library import Encoder, Found, Hole, Library, Search, TextEncoder, encode, find_words
 from .browsing import TYPES, NotThere
 from .messages import AboutLibrary, LibraryPage, LibraryPicture
 
@@ -43,11 +43,13 @@ class Exemplars:
         self.lock = threading.Lock()
         self.searched: tuple[int, Search] | None = None
         self.encoder: PaintByExamplePipeline | None = None
+        self.text_encoder: TextEncoder | None = None
 
     def about(self) -> AboutLibrary:
         """What is in it."""
         with self.lock:
-            return AboutLibrary(pictures=self._search().total(), tags=self.library.tags()[:TAGS])
+            total, tags = self._search().total(), self.library.tags()[:TAGS]
+            return AboutLibrary(pictures=total, tags=tags, text=self.library.text is not None)
 
     def browse(self, tags: Sequence[str], start: int, count: int) -> LibraryPage:
         """Pictures in the order they were added."""
@@ -94,6 +96,16 @@ class Exemplars:
         def ranking(search: Search, count: int) -> list[Found]:
             features = None if exemplar is None else encode(self._model(), exemplar)
             return search.fitting(hole, count, features, tags)
+
+        return ranking
+
+    def worded(self, text: str, tags: Sequence[str]) -> Ranking:
+        """Those that words describe. The first time, the text encoder is loaded, on the CPU."""
+
+        def ranking(search: Search, count: int) -> list[Found]:
+            if self.text_encoder is None:
+                self.text_encoder = TextEncoder(self.library.text_encoder().model, self.local_files_only)
+            return search.worded(find_words(self.library, text, self.text_encoder), count, tags)
 
         return ranking
 

@@ -178,6 +178,8 @@ class AboutLibrary(BaseModel):
 
     pictures: int
     tags: list[str]
+    text: bool
+    """Whether words find them."""
 
 
 class Limits(BaseModel):

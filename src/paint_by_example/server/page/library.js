@@ -19,7 +19,7 @@ const COUNT = 9; // pictures at a time
 
 /**
  * @param {Editing} editing
- * @param {{pictures: number, tags: string[]} | null} about null: the server has no library
+ * @param {{pictures: number, tags: string[], text: boolean} | null} about null: the server has no library
  * @param {() => boolean} wanted whether the model takes exemplars
  * @param {(blob: Blob, name: string) => Promise<void>} take
  * @returns {() => void} makes the panel anew, in the present language
@@ -27,14 +27,14 @@ const COUNT = 9; // pictures at a time
 export function showLibrary(editing, about, wanted, take) {
   const place = byId("library");
   if (!about) return () => {};
-  const { pictures: number, tags } = about;
+  const { pictures: number, tags, text } = about;
   let tag = "";
   let start = 0;
   let mode = "libraryAll";
   let asked = 0;
   /** @type {Page} */
   let shown = { total: 0, pictures: [] };
-  /** What is searched by: a picture's number, or files. @type {number | FormData | null} */
+  /** What is searched by: a picture's number, words, or files. @type {number | string | FormData | null} */
   let by = null;
 
   const grid = make("div", { className: "tray", id: "library-tray" });
@@ -49,6 +49,7 @@ export function showLibrary(editing, about, wanted, take) {
     const query = new URLSearchParams({ start: String(start), count: String(COUNT) });
     if (tag) query.append("tag", tag);
     if (typeof by === "number") query.append("like", String(by));
+    if (typeof by === "string") query.append("text", by);
     const turn = ++asked;
     const answer =
       by instanceof FormData
@@ -61,7 +62,7 @@ export function showLibrary(editing, about, wanted, take) {
 
   /**
    * @param {string} chosen
-   * @param {() => number | FormData | null | Promise<FormData>} make what to search by
+   * @param {() => number | string | FormData | null | Promise<FormData>} make what to search by
    */
   const change = (chosen, make) =>
     attempt(async () => {
@@ -141,10 +142,20 @@ export function showLibrary(editing, about, wanted, take) {
     place.replaceChildren(
       make("div", { className: "card-head" }, ...head),
       make("div", { className: "library-modes", role: "group", "aria-label": say("library") }, ...modes),
+      ...(text ? [words()] : []),
       grid,
       make("div", { className: "library-pages" }, turns[0], where, turns[1]),
     );
     draw();
+  }
+
+  function words() {
+    const field = make("input", { type: "text", id: "library-text", maxLength: 1000, enterKeyHint: "search" });
+    field.setAttribute("aria-label", say("libraryText"));
+    field.placeholder = say("libraryText");
+    if (typeof by === "string") field.value = by;
+    field.onchange = () => change("", () => field.value.trim() || null);
+    return field;
   }
 
   function tagChoice() {

@@ -63,6 +63,7 @@ export default {
   libraryFit: "Fits the region",
   libraryTag: "Tag",
   anyTag: "Any tag",
+  libraryText: "Search by words",
   takeFromLibrary: "{name}, {width}×{height}: take it as exemplar",
   moreLike: "More like {name}",
   libraryNone: "There is no such picture.",

@@ -63,6 +63,7 @@ export default {
   libraryFit: "适合区域",
   libraryTag: "标签",
   anyTag: "任意标签",
+  libraryText: "按文字搜索",
   takeFromLibrary: "{name}，{width}×{height}：用作范例",
   moreLike: "更多与 {name} 相似的图片",
   libraryNone: "没有这样的图片。",
