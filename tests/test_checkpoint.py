@@ -955,7 +955,7 @@ def test_a_start_paints_as_stable_diffusion_until_it_is_trained(
     with torch.no_grad():
         found = loaded.unet(x, 5, encoder_hidden_states=condition).sample
         expected = before(x[:, :4], 5, encoder_hidden_states=condition).sample
-    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(found, expected, atol=5e-5)
     assert (loaded.unet.conv_in.weight[:, 4:] == 0).all()
     vae = AutoencoderKL.from_pretrained(tmp_path / "sd" / "vae", low_cpu_mem_usage=False)
     assert same(loaded.vae.state_dict(), vae.state_dict())

@@ -34,7 +34,7 @@ from .checkpoint import (
 from .conditioning import PaintByExampleImageEncoder
 from .errors import ModelError
 from .network import Network, check_tensors, first, outline, quiet, seems, shapes_of
-from .pipeline import PaintByExamplePipeline, load_pipeline
+from .pipeline import PaintByExamplePipeline
 from .prior import fresh_layers, nine_channels, vision_names
 from .settings import TrainConfig
 from .weights import read_tensors, stored_size, write_tensors, written_beside
@@ -201,8 +201,6 @@ def read_start(config: TrainConfig) -> StoredModel:
 
 def load_start(config: TrainConfig, device: torch.device | str) -> PaintByExamplePipeline:
     """What a run starts from, in float32; see `read_start`."""
-    if config.image_encoder is None:
-        return load_pipeline(config.init, device=device, dtype=torch.float32)
     stored = read_start(config)
     with readable(config.init):
         pipeline = PaintByExamplePipeline(**stored.load(device, lambda part: torch.float32))
