@@ -1,6 +1,7 @@
 """What speed costs: techniques and presets on held-out edits of the embedded model, with intervals.
 
     python benchmarks/quality_speed.py [--edits 500] [--json docs/quality_speed.json]
+    python benchmarks/quality_speed.py --only agreement canvas
 
 Every technique paints the same edits from the same noise. Likeness is the mean centred cosine of the painted box and
 the exemplar, Fréchet the distance of painted boxes to those of other true scenes of the same objects, both by
@@ -8,13 +9,19 @@ EfficientNet-Lite2; seam in grey levels; agreement is the PSNR within the holes 
 
 Intervals are of 95%, from 1,000 resamples of the edits (Fréchet: `frechet.RESAMPLES`); those of differences to `exact`
 are paired. Time is the wall clock of an edit, the techniques in turn, after one of each that is not counted.
+
+Two more tables: `agreement`, by noise level the cosine of the predictions with and without the exemplar, of noise and
+as the model makes them; `canvas`, small pictures painted at the model's size and at smaller ones.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +30,12 @@ import numpy as np
 import torch
 import tyro
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from paint_by_example import load_pipeline
-from paint_by_example.compiled import choose_backend
+from paint_by_example.compiled import Network, choose_backend
+from paint_by_example.edit import Canvas
 from paint_by_example.evaluation import frechet
 from paint_by_example.evaluation.benchmark import Item, Pixels, items_of
 from paint_by_example.evaluation.editing import paint
@@ -37,14 +46,24 @@ from paint_by_example.evaluation.seam import seam_visibility
 from paint_by_example.evaluation.statistics import Moments
 from paint_by_example.pipeline import PaintByExamplePipeline
 from paint_by_example.presets import PRESETS, Preset
-from paint_by_example.sampling import default_steps, make_scheduler
+from paint_by_example.sampling import default_steps, make_scheduler, predict_noise, seeded_generators
 
 EXACT = PRESETS["exact"]
 BF16 = ("openvino-bf16", "openvino")
+INT8 = ("openvino-int8",)
+
+
+@dataclass(frozen=True)
+class Reusing(Preset):
+    """Every other step runs only the outermost level of the U-Net, see `ReusedFeatures`."""
+
+
 TECHNIQUES: dict[str, Preset] = {
     "torch": Preset(),
     **PRESETS,
     "bfloat16": replace(EXACT, backends=BF16),
+    "int8": replace(EXACT, backends=INT8),
+    "fast, int8": replace(PRESETS["fast"], backends=INT8),
     "interval 0.2-1": replace(EXACT, guidance_interval=(0.2, 1.0)),
     "interval 0.5-1": replace(EXACT, guidance_interval=(0.5, 1.0)),
     "interval 0-0.8": replace(EXACT, guidance_interval=(0.0, 0.8)),
@@ -57,7 +76,48 @@ TECHNIQUES: dict[str, Preset] = {
     "10 steps, unipc": replace(EXACT, steps=10, scheduler="unipc"),
     "5 steps, unipc": replace(EXACT, steps=5, scheduler="unipc"),
     "50 steps, pndm": replace(EXACT, steps=50, scheduler="pndm"),
+    "torch, 20 steps, reused": Reusing(),
+    "torch, 10 steps, reused": Reusing(steps=10, scheduler="dpm++"),
+    "torch, 10 steps": Preset(steps=10, scheduler="dpm++"),
+    "torch, 5 steps": Preset(steps=5, scheduler="dpm++"),
 }
+
+
+class ReusedFeatures:
+    """A U-Net that runs whole every other step and in between takes over what its inner levels gave (arXiv 2312.00858).
+
+    Of these steps only the first level down and the last level up are run, on what went into the latter before.
+    """
+
+    def __init__(self, unet: Any) -> None:
+        self.unet, self.t, self.whole, self.inner = unet, math.inf, False, torch.empty(0)
+        unet.up_blocks[-1].register_forward_pre_hook(self.keep, with_kwargs=True)
+
+    def keep(self, block: Any, given: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """Note what goes into the last level."""
+        self.inner = options["hidden_states"] if "hidden_states" in options else given[0]
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """As `Network`."""
+        if float(t) != self.t:
+            self.whole = not self.whole or float(t) > self.t  # a run starts with a whole step
+            self.t = float(t)
+        if self.whole or len(self.inner) != len(x):
+            return self.unet(x, t, encoder_hidden_states=condition).sample
+        unet = self.unet
+        time_embedding = unet.time_embedding(unet.time_proj(t.reshape(1)))
+        x = unet.conv_in(unet.with_plan(x, condition) if hasattr(unet, "with_plan") else x)
+        down, up = unet.down_blocks[0], unet.up_blocks[-1]
+        skips = [x]
+        for number, block in enumerate(down.resnets):
+            x = block(x, time_embedding)
+            if hasattr(down, "attentions"):
+                x = down.attentions[number](x, encoder_hidden_states=condition, return_dict=False)[0]
+            skips.append(x)
+        options = {"encoder_hidden_states": condition} if hasattr(up, "attentions") else {}
+        kept = self.inner
+        x = up(hidden_states=kept, res_hidden_states_tuple=tuple(skips), temb=time_embedding, **options)
+        return unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
 
 
 @dataclass
@@ -75,28 +135,38 @@ class Options:
     repeats: int = 5
     """Edits of each technique that are timed."""
     only: tuple[str, ...] = ()
-    """Techniques beside exact; all by default."""
+    """Techniques beside exact, agreement and canvas; all by default."""
     json: Path | None = None
     """File for all figures."""
 
 
-def paint_all(pipeline: PaintByExamplePipeline, items: list[Item], how: Preset, options: Options) -> list[Pixels]:
-    """Paint every item."""
+def network_of(pipeline: PaintByExamplePipeline, how: Preset) -> Network | None:
+    """Who runs the U-Net in a technique."""
+    if isinstance(how, Reusing):
+        return ReusedFeatures(pipeline.unet)
+    return pipeline.network(choose_backend(how.backends, pipeline.device))
+
+
+def settings_of(pipeline: PaintByExamplePipeline, how: Preset) -> dict[str, Any]:
+    """What `Painter.paint` is told in a technique."""
     solver = pipeline.scheduler if how.scheduler is None else make_scheduler(how.scheduler, pipeline.scheduler)
-    network = pipeline.network(choose_backend(how.backends, pipeline.device))
+    return {
+        "steps": how.steps or default_steps(solver),
+        "scheduler": solver,
+        "guidance_interval": how.guidance_interval,
+    }
+
+
+def paint_all(
+    pipeline: PaintByExamplePipeline, items: list[Item], how: Preset, batch_size: int, network: Network | None
+) -> list[Pixels]:
+    """Paint every item."""
     results: list[Pixels] = []
-    for start in range(0, len(items), options.batch_size):
-        part = items[start : start + options.batch_size]
-        results += paint(
-            pipeline,
-            part,
-            pipeline.encode_exemplar([Image.fromarray(item.exemplar) for item in part]),
-            range(start, start + len(part)),
-            steps=how.steps or default_steps(solver),
-            scheduler=solver,
-            guidance_interval=how.guidance_interval,
-            network=network,
-        )
+    for start in range(0, len(items), batch_size):
+        part = items[start : start + batch_size]
+        conditions = pipeline.encode_exemplar([Image.fromarray(item.exemplar) for item in part])
+        seeds = range(start, start + len(part))
+        results += paint(pipeline, part, conditions, seeds, network=network, **settings_of(pipeline, how))
     return results
 
 
@@ -112,77 +182,154 @@ def times(
 ) -> dict[str, float]:
     """Median seconds of an edit, the techniques in turn."""
     taken: dict[str, list[float]] = {name: [] for name in techniques}
-    networks = {}
-    for name, how in techniques.items():
-        backend = choose_backend(how.backends, pipeline.device)
-        networks[name] = networks.get(backend) or pipeline.network(backend)
-        networks[backend] = networks[name]
-    for round_ in range(repeats + 1):
+    networks = {name: network_of(pipeline, how) for name, how in techniques.items()}
+    for number in range(repeats + 1):
         for name, how in techniques.items():
-            solver = pipeline.scheduler if how.scheduler is None else make_scheduler(how.scheduler, pipeline.scheduler)
             started = time.perf_counter()
-            paint(
-                pipeline,
-                [item],
-                pipeline.encode_exemplar([Image.fromarray(item.exemplar)]),
-                [0],
-                steps=how.steps or default_steps(solver),
-                scheduler=solver,
-                guidance_interval=how.guidance_interval,
-                network=networks[name],
-            )
-            if round_:
+            paint_all(pipeline, [item], how, 1, networks[name])
+            if number:
                 taken[name].append(time.perf_counter() - started)
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-@torch.inference_mode()
+def agreement(pipeline: PaintByExamplePipeline, items: list[Item]) -> dict[int, dict[str, list[float]]]:
+    """Of each time step the mean cosine of both predictions and its 5% and 95% quantiles over the edits."""
+    seen: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    cosine = torch.nn.functional.cosine_similarity
+
+    def network(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        found = pipeline.unet(x, t, encoder_hidden_states=condition).sample
+        noise = predict_noise(x[:, : found.shape[1]], found, t, pipeline.scheduler)
+        for name, both in (("noise", noise), ("prediction", found)):
+            null, conditional = both.flatten(1).chunk(2)
+            seen[int(t)][name] += cosine(null, conditional).tolist()
+        return found
+
+    paint_all(pipeline, items, Preset(), 20, network)
+    return {
+        t: {
+            name: [round(float(x), 4) for x in (np.mean(values), *np.quantile(values, (0.05, 0.95)))]
+            for name, values in both.items()
+        }
+        for t, both in seen.items()
+    }
+
+
+def canvas(pipeline: PaintByExamplePipeline, options: Options, judge: Judge) -> dict[str, Any]:
+    """Pictures of half the model's side, painted on canvases of its whole side, three quarters and a half."""
+    full = pipeline.image_size
+    small = HeldOut(options.data, options.edits, full // 2, pipeline.image_encoder.image_size)
+    items = list(items_of(small))
+    network = pipeline.network(choose_backend(EXACT.backends, pipeline.device))
+    rows: dict[str, Any] = {}
+    base: Judged | None = None
+    for side in (full, full * 3 // 4, full // 2):
+        pictures: list[Pixels] = []
+        taken = []
+        for number, item in enumerate(tqdm(items, desc=f"canvas {side}", unit="edit")):
+            started = time.perf_counter()
+            square = Canvas(item.mask, (0, 0, full // 2, full // 2), side)
+            condition = pipeline.encode_exemplar([Image.fromarray(item.exemplar)])
+            *_, last = pipeline.paint(
+                *square.tensors(item.source),
+                condition,
+                generators=seeded_generators([number]),
+                network=network,
+                **settings_of(pipeline, EXACT),
+            )
+            pictures.append(square.paste(item.source, pipeline.decode_latent(last.z_t)))
+            taken.append(time.perf_counter() - started)
+        judged = judge(items, pictures)
+        base = base or judged
+        rows[str(side)] = {"seconds": round(statistics.median(taken), 4)} | judged.against(base)
+        print(json.dumps({f"canvas {side}": rows[str(side)]}), flush=True)
+    return rows
+
+
+@dataclass
+class Judged:
+    """Figures of each edit of a technique, and of all of them."""
+
+    likeness: np.ndarray
+    seam: np.ndarray
+    frechet: float
+    draws: np.ndarray
+    """Of the Fréchet distance, resampled."""
+    pictures: list[Pixels]
+    masks: list[np.ndarray]
+
+    def against(self, base: Judged) -> dict[str, Any]:
+        """Means, and intervals of the differences to another technique."""
+        error = [
+            np.square(p[m].astype(float) - q[m]).mean()
+            for p, q, m in zip(self.pictures, base.pictures, self.masks, strict=True)
+        ]
+        psnr = 10 * np.log10(255**2 / np.maximum(error, 1e-2))
+        return {
+            "likeness": round(float(self.likeness.mean()), 4),
+            "likeness_interval": interval(self.likeness),
+            "likeness_difference_interval": interval(self.likeness - base.likeness),
+            "frechet": round(self.frechet, 4),
+            "frechet_difference_interval": [
+                round(float(x), 4) for x in np.quantile(self.draws - base.draws, (0.025, 0.975))
+            ],
+            "seam": round(float(self.seam.mean()), 3),
+            "seam_difference_interval": interval(self.seam - base.seam),
+            "agreement_psnr": round(float(psnr.mean()), 1),
+        }
+
+
+Judge = Callable[[list[Item], list[Pixels]], Judged]
+
+
+def make_judge(benchmark: HeldOut) -> Judge:
+    """Figures of pictures for the benchmark's objects."""
+    extractor = load_extractor("efficientnet-lite2")
+    features = FeatureCache().features
+    gallery = features(extractor, benchmark.gallery, "squash")
+    truth = [benchmark._scene(index, stream=8) for index in range(benchmark.count)]
+    reference = Moments.of(features(extractor, [painted_box(one.source, one.mask) for one in truth], "squash"))
+
+    def judge(items: list[Item], pictures: list[Pixels]) -> Judged:
+        boxes = features(extractor, [painted_box(p, i.mask) for p, i in zip(pictures, items, strict=True)], "squash")
+        numbers = np.array([benchmark.right(index) for index in range(len(items))])
+        return Judged(
+            np.asarray(retrieval(boxes, gallery, numbers)[1], np.float64),
+            np.array([seam_visibility(p, i.mask) for p, i in zip(pictures, items, strict=True)]),
+            float(frechet.frechet_distance(Moments.of(boxes), reference)),
+            frechet.bootstrap(boxes, reference),
+            pictures,
+            [item.mask for item in items],
+        )
+
+    return judge
+
+
+@torch.no_grad()
 def measure(options: Options) -> dict[str, Any]:
     """All figures."""
     pipeline = load_pipeline(options.model)
-    extractor = load_extractor("efficientnet-lite2")
     benchmark = HeldOut(options.data, options.edits, pipeline.image_size, pipeline.image_encoder.image_size)
     items = list(items_of(benchmark))
-    numbers = np.array([benchmark.right(index) for index in range(len(items))])
-    features = FeatureCache().features
-    gallery = features(extractor, benchmark.gallery, "squash")
-    truth = [benchmark._scene(index, stream=8) for index in range(len(items))]
-    reference = Moments.of(features(extractor, [painted_box(one.source, one.mask) for one in truth], "squash"))
+    judge = make_judge(benchmark)
+    result: dict[str, Any] = {"edits": options.edits, "model": pipeline.fingerprint(), "rows": {}}
     techniques = {"exact": EXACT} | {
         name: how for name, how in TECHNIQUES.items() if not options.only or name in options.only
     }
     seconds = times(pipeline, items[0], techniques, options.repeats)
-    rows: dict[str, dict[str, Any]] = {}
-    base: dict[str, Any] = {}
+    base: Judged | None = None
     for name, how in tqdm(techniques.items(), unit="technique"):
-        pictures = paint_all(pipeline, items, how, options)
-        boxes = features(extractor, [painted_box(p, i.mask) for p, i in zip(pictures, items, strict=True)], "squash")
-        likeness = np.asarray(retrieval(boxes, gallery, numbers)[1], np.float64)
-        draws = frechet.bootstrap(boxes, reference)
-        seam = np.array([seam_visibility(p, i.mask) for p, i in zip(pictures, items, strict=True)])
-        base = base or {"likeness": likeness, "pictures": pictures, "seam": seam, "draws": draws}
-        error = [
-            np.square(p[i.mask].astype(float) - q[i.mask]).mean()
-            for p, q, i in zip(pictures, base["pictures"], items, strict=True)
-        ]
-        psnr = 10 * np.log10(255**2 / np.maximum(error, 1e-2))
-        rows[name] = {
-            "seconds": round(seconds[name], 4),
-            "times": round(seconds["exact"] / seconds[name], 2),
-            "likeness": round(float(likeness.mean()), 4),
-            "likeness_interval": interval(likeness),
-            "likeness_difference_interval": interval(likeness - base["likeness"]),
-            "frechet": round(float(frechet.frechet_distance(Moments.of(boxes), reference)), 4),
-            "frechet_difference_interval": [
-                round(float(x), 4) for x in np.quantile(draws - base["draws"], (0.025, 0.975))
-            ],
-            "seam": round(float(seam.mean()), 3),
-            "seam_difference_interval": interval(seam - base["seam"]),
-            "agreement_psnr": round(float(psnr.mean()), 1),
-            "settings": asdict(how),
-        }
-        print(json.dumps({name: rows[name]}), flush=True)
-    return {"edits": options.edits, "model": pipeline.fingerprint(), "rows": rows}
+        judged = judge(items, paint_all(pipeline, items, how, options.batch_size, network_of(pipeline, how)))
+        base = base or judged
+        row = {"seconds": round(seconds[name], 4), "times": round(seconds["exact"] / seconds[name], 2)}
+        result["rows"][name] = row | judged.against(base) | {"settings": asdict(how)}
+        print(json.dumps({name: result["rows"][name]}), flush=True)
+    if not options.only or "agreement" in options.only:
+        result["agreement"] = agreement(pipeline, items[:100])
+        print(json.dumps({"agreement": result["agreement"]}), flush=True)
+    if not options.only or "canvas" in options.only:
+        result["canvas"] = canvas(pipeline, options, judge)
+    return result
 
 
 if __name__ == "__main__":
