@@ -24,7 +24,7 @@ ROWS = (
     {"painter"},
     {"edit"},
     {"pipeline"},
-    {"conversion"},
+    {"conversion", "bench"},
     {"objective", "learner", "evaluation"},
     {"batches", "model_card", "plan"},
     {"held_out"},

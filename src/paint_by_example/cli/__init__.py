@@ -17,6 +17,7 @@ from ..errors import UserError
 from .ablate import Ablate, ablate
 from .arguments import UsageError, parse
 from .batch import batch, batch_options
+from .bench import Bench, bench
 from .compare import Compare, compare
 from .edit import Edit, edit
 from .evaluate import evaluate, evaluate_options
@@ -49,6 +50,7 @@ COMMANDS = {
     "batch": Command("make all edits of a table", batch_options, batch),
     "library": Command("keep pictures to paint with, find them", library_options, library),
     "serve": Command("serve a page to edit pictures on", lambda: Serve, serve),
+    "bench": Command("time a model here, recommend a preset", lambda: Bench, bench),
     "info": Command("say what a model is", lambda: Info, info),
     "convert": Command("write a model in another layout", lambda: Convert, convert),
     "prepare": Command("turn downloads into training data", lambda: Prepare, prepare),
