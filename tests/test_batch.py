@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from PIL import Image
 from paint_by_example import load_pipeline
 from paint_by_example.batch import BatchConfig, Outcome, run_batch
 from paint_by_example.batch.table import COLUMNS, Row, read_table
+from paint_by_example.batching import SharedNetwork
 from paint_by_example.cli import main
 from paint_by_example.errors import DataError
 from paint_by_example.record import read_record
@@ -158,6 +160,19 @@ def test_only_what_is_missing_is_made(whole: tuple[Path, Path], models: dict[str
     assert run_batch(config(table, output, models, model=str(models["clip"]))).made == 4
 
 
+def test_rows_say_how_fast(tmp_path: Path) -> None:
+    values = {"source": "s.png", "box": [1, 2, 3, 4], "exemplar": "e.png", "preset": "fast", "backend": "torch"}
+    intervals = ("0.2-1", [0.2, 1], "0.2", 0.5)
+    lines = [json.dumps(values | {"guidance_interval": interval}) + "\n" for interval in intervals]
+    (tmp_path / "t.jsonl").write_text("".join(lines))
+    *rows, alone, number = read_table(tmp_path / "t.jsonl")
+    for row in rows:
+        assert isinstance(row, Row)
+        assert row.settings == {"preset": "fast", "backend": "torch", "guidance_interval": (0.2, 1.0)}
+    assert alone == (3, "guidance_interval must be two numbers as in 0.2-1, got '0.2'")
+    assert number == (4, "guidance_interval must be two numbers as in 0.2-1, got 0.5")
+
+
 def test_bad_rows_are_told_and_the_rest_goes_on(
     models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,6 +249,19 @@ def test_with_calls_shared_results_agree_up_to_rounding(
     for line in manifest(shared):
         pair = [np.asarray(Image.open(folder / line["result"])).astype(int) for folder in (output, shared)]
         assert abs(pair[0] - pair[1]).max() <= 2
+
+
+def test_rows_of_different_sources_share_calls(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, sizes = write_table(tmp_path / "table", 3), Counter[int]()
+
+    def counting(network: torch.nn.Module, **given: bool) -> SharedNetwork:
+        return SharedNetwork(network, lambda size: sizes.update([size]), **given)
+
+    monkeypatch.setattr("paint_by_example.batch.editing.SharedNetwork", counting)
+    assert run_batch(config(table, tmp_path / "out", models, batch=3)) == Outcome(made=3)
+    assert sizes == {3: 2}  # of two steps each
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from paint_by_example.evaluation.benchmark import open_benchmark
 from paint_by_example.evaluation.compare import differences
 from paint_by_example.evaluation.result import read_scores
 from paint_by_example.evaluation.sheet import FONT, GAP, picture_sheet
-from paint_by_example.evaluation.sweep import Axis, combinations, parse_axis, swept_method
+from paint_by_example.evaluation.sweep import Axis, cell_name, combinations, parse_axis, swept_method
 from paint_by_example.pipeline import load_pipeline
+from paint_by_example.presets import PRESETS
 from tests import tiny
 from tests.test_evaluation import cocoee
 from tests.test_evaluation_report import scores_of
@@ -77,9 +79,15 @@ def test_axes_are_read_and_combined() -> None:
         ("steps=2.5", "a value is no int"),
         ("steps=2,2", "comes twice"),
         ("scheduler=magic", "unknown scheduler 'magic'"),
+        ("preset=magic", "unknown preset 'magic'"),
+        ("backend=magic", "unknown backend 'magic'"),
+        ("guidance_interval=0.2", "a value is no interval as in 0.2-1"),
     ):
         with pytest.raises(UserError, match=problem):
             parse_axis(text)
+    interval = parse_axis("guidance-interval=0-1,0.2-0.8")
+    assert interval.values == ((0.0, 1.0), (0.2, 0.8))
+    assert cell_name(combinations([interval])[1]) == "guidance_interval=0.2-0.8"
     with pytest.raises(UserError, match="one or two settings, each once; got steps, steps"):
         combinations([Axis("steps", (1,)), Axis("steps", (2,))])
 
@@ -113,5 +121,15 @@ def test_a_sweep_over_a_benchmark(tmp_path: Path, models: dict[str, Path], capsy
     (made,) = swept_method(load_pipeline(str(models["embedded"]), device="cpu"), {"steps": 2})([benchmark[0]], [0])
     kept = np.asarray(Image.open(tmp_path / "sweep" / "steps=2" / f"{benchmark.names[0]}.png"))
     assert np.abs(made.astype(int) - kept).max() <= 1  # rounding: it was one of two
+    # A preset is its settings.
+    pipeline = load_pipeline(str(models["embedded"]), device="cpu")
+    cells: list[dict[str, Any]] = [
+        {"preset": "draft", "backend": "torch"},
+        {"steps": 5, "scheduler": "dpm++", "guidance_interval": PRESETS["draft"].guidance_interval},
+        {"steps": 5, "scheduler": "dpm++"},
+    ]
+    draft, same, other = (swept_method(pipeline, cell)([benchmark[0]], [0])[0] for cell in cells)
+    assert np.array_equal(draft, same)
+    assert not np.array_equal(draft, other)
     assert main([*command[:-1], "colour"]) == 1
     assert "colour was not measured" in capsys.readouterr().err

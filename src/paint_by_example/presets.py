@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from .compiled import BackendName
 from .errors import UserError
@@ -32,6 +32,17 @@ PRESETS: dict[PresetName, Preset] = {
     "fast": Preset(10, "dpm++", (0.2, 1.0), ("openvino-bf16", "openvino")),
     "draft": Preset(5, "dpm++", (0.4, 1.0), ("openvino-bf16", "openvino")),
 }
+
+
+def parse_interval(value: Any) -> tuple[float, float]:
+    """Read an interval of noise levels: "0.2-1", or two numbers.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    parts = value.split("-") if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else [value]
+    low, high = (float(part) for part in parts)
+    return low, high
 
 
 def find_preset(name: str | None) -> Preset:

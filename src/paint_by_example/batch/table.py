@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from ..crops import parse_box
 from ..edit import Editor
 from ..errors import DataError, UserError
 from ..images import Box
+from ..presets import parse_interval
 
 PICTURES = ("source", "mask", "box", "exemplar")
 QUERY = ("library", "like", "tag")
-KINDS = {"int": int, "float": float}
-SETTINGS = {
+KINDS: dict[str, Callable[[Any], Any]] = {"int": int, "float": float, "tuple[float, float]": parse_interval}
+SETTINGS: dict[str, Callable[[Any], Any]] = {
     name: next((kind for word, kind in KINDS.items() if str(parameter.annotation).startswith(word)), str)
     for name, parameter in inspect.signature(Editor.edit).parameters.items()
     if name not in ("self", "on_step", *PICTURES)
@@ -149,13 +150,15 @@ def _row(number: int, values: Any, folder: Path) -> Row:
                 if kind is int and float(given[name]) != settings[name]:
                     raise ValueError
             except (ValueError, TypeError, OverflowError):
-                raise DataError(f"{name} must be of type {kind.__name__}, got {given[name]!r}") from None
+                wanted = "two numbers as in 0.2-1" if kind is parse_interval else f"of type {kind.__name__}"
+                raise DataError(f"{name} must be {wanted}, got {given[name]!r}") from None
     located = (tuple(str(folder / str(path)) for path in paths) for paths in (sources, masks, exemplars))
     (source,), masked, shown = located
     query = None
     if libraries:
         asked = next((str(folder / str(path)) for path in like), None)
-        query = Query(str(folder / str(libraries[0])), asked, tuple(map(str, tags)))
+        library = str(libraries[0])
+        query = Query(library if "://" in library else str(folder / library), asked, tuple(map(str, tags)))
     return Row(number, source, masked, tuple(boxes), shown, settings, query)
 
 

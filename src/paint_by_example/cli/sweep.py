@@ -29,8 +29,9 @@ class Sweep:
     source: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="SOURCE")] = None
     """Picture to edit; or --benchmark."""
     vary: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Setting and its values, name=value,value: guidance_scale (λ), steps, seed, scheduler, strength, eta or
-    guidance_rescale. Once, or twice for rows and columns; guidance_scale=1,3,5, as in the paper, if not given."""
+    """Setting and its values, name=value,value: guidance_scale (λ), steps, seed, scheduler, strength, eta,
+    guidance_rescale, guidance_interval (as in 0-1,0.2-1), feather, preset or backend. Once, or twice for rows and
+    columns; guidance_scale=1,3,5, as in the paper, if not given."""
     exemplar: Path | None = None
     """Picture of what to paint."""
     mask: Path | None = None

@@ -100,6 +100,7 @@ def paint(
     items: Sequence[Item],
     conditions: Tensor,
     seeds: Sequence[int],
+    feather: int = 0,
     **settings: Any,
 ) -> list[Pixels]:
     """Paint items as one batch and paste the results back.
@@ -112,6 +113,7 @@ def paint(
         items: of any sizes.
         conditions: (n, 1, D), one each.
         seeds: one each.
+        feather: see `Editor.edit`.
         settings: of `Painter.paint`.
 
     Returns:
@@ -126,7 +128,8 @@ def paint(
     source, mask = (torch.cat(part) for part in zip(*pairs, strict=True))
     *_, last = pipeline.paint(source, mask, conditions, generators=seeded_generators(seeds), **settings)
     decoded = pipeline.decode_latent(last.z_t).detach().cpu()
-    return [canvas.paste(item.source, x[None]) for canvas, item, x in zip(canvases, items, decoded, strict=True)]
+    trios = zip(canvases, items, decoded, strict=True)
+    return [canvas.paste(item.source, x[None], feather) for canvas, item, x in trios]
 
 
 def baseline_method(name: str) -> Method:

@@ -9,8 +9,10 @@ from typing import Any
 
 from PIL import Image
 
+from ..compiled import BACKENDS, choose_backend
 from ..errors import UserError
 from ..pipeline import PaintByExamplePipeline
+from ..presets import find_preset, parse_interval
 from ..sampling import SCHEDULERS, default_steps, make_scheduler
 from .benchmark import Item, Pixels
 from .editing import Method, paint
@@ -24,6 +26,10 @@ SETTINGS: dict[str, Callable[[str], Any]] = {
     "strength": float,
     "eta": float,
     "guidance_rescale": float,
+    "guidance_interval": parse_interval,
+    "feather": int,
+    "preset": str,
+    "backend": str,
 }
 """What may be varied, and the kind of its values."""
 
@@ -49,11 +55,17 @@ def parse_axis(text: str) -> Axis:
     try:
         values = tuple(SETTINGS[name](value.strip()) for value in listed.split(","))
     except ValueError:
-        raise UserError(f"cannot vary {text!r}: a value is no {SETTINGS[name].__name__}") from None
+        kind = "interval as in 0.2-1" if name == "guidance_interval" else SETTINGS[name].__name__
+        raise UserError(f"cannot vary {text!r}: a value is no {kind}") from None
     if len(set(values)) != len(values):
         raise UserError(f"cannot vary {text!r}: a value comes twice")
     if name == "scheduler" and (unknown := [value for value in values if value not in SCHEDULERS]):
         raise UserError(f"unknown scheduler {unknown[0]!r}; one of {', '.join(SCHEDULERS)} is expected")
+    if name == "backend" and (unknown := [value for value in values if value not in BACKENDS]):
+        raise UserError(f"unknown backend {unknown[0]!r}; one of {', '.join(BACKENDS)} is expected")
+    if name == "preset":
+        for value in values:
+            find_preset(value)
     return Axis(name, values)
 
 
@@ -81,14 +93,19 @@ def swept_method(pipeline: PaintByExamplePipeline, settings: dict[str, Any]) -> 
         pipeline: the model.
         settings: of `SETTINGS`; what is not among them is the model's own.
     """
-    given = {name: value for name, value in settings.items() if name not in ("seed", "scheduler", "steps")}
-    chosen = settings.get("scheduler")
+    own = ("seed", "scheduler", "steps", "preset", "backend")
+    preset = find_preset(settings.get("preset"))
+    given: dict[str, Any] = {"guidance_interval": preset.guidance_interval}
+    given |= {name: value for name, value in settings.items() if name not in own}
+    chosen = settings.get("scheduler") or preset.scheduler
     solver = pipeline.scheduler if chosen is None else make_scheduler(chosen, pipeline.scheduler)
-    steps = settings.get("steps") or default_steps(solver)
+    steps = settings.get("steps") or preset.steps or default_steps(solver)
+    backend = settings.get("backend") or choose_backend(preset.backends, pipeline.device)
+    network = pipeline.network(backend)
 
     def method(items: Sequence[Item], seeds: Sequence[int]) -> list[Pixels]:
         conditions = pipeline.encode_exemplar([Image.fromarray(item.exemplar) for item in items])
-        return paint(pipeline, items, conditions, seeds, steps=steps, scheduler=solver, **given)
+        return paint(pipeline, items, conditions, seeds, steps=steps, scheduler=solver, network=network, **given)
 
     return method
 
@@ -120,4 +137,6 @@ def sweep_sheet(
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "-".join(map(_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
