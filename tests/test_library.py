@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,10 @@ from paint_by_example.library import (
     add_pictures,
     encode,
     find_exemplars,
+    make_index,
 )
 from paint_by_example.library.adding import describe
+from paint_by_example.library.store import NewPicture
 from tests import tiny
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -260,6 +264,57 @@ def test_search_is_exact(tmp_path: Path, painter: PaintByExamplePipeline) -> Non
             assert np.allclose([one.score for one in found], cosines[best])
 
 
+def test_an_index_finds_what_an_exact_search_finds(tmp_path: Path) -> None:
+    """In the order of exact cosines, and it is used as long as it is of the pictures that there are."""
+    rng = np.random.default_rng(0)
+    features = (rng.standard_normal((2000, 24)) + 1).astype(np.float32)
+
+    def append(library: Library, start: int, stop: int) -> None:
+        new = [NewPicture(f"{n:032x}", 4, 4, 1.0, (0, 0, 0), b"") for n in range(start, stop)]
+        library.append(new, list(features[start:stop]))
+        library.rows.executemany("insert into files values (?, ?, 1, 1)", [(f"{n}.png", n) for n in range(start, stop)])
+        library.commit()
+
+    with Library(tmp_path / "library", Encoder("x", 24, "x", None)) as library:
+        with library.writing():
+            append(library, 0, 1999)
+        assert Search(library).index is None
+        assert make_index(library) == 1999
+        search, exact = Search(library), Search(library, indexed=False)
+        assert search.index is not None
+        np.testing.assert_array_equal(search.centre, exact.centre)
+        for query in rng.standard_normal((20, 24)):
+            rows, cosines = search.nearest_rows(query, 10)
+            expected, exact_cosines = exact.nearest_rows(query, 10)
+            assert len(set(rows) & set(expected)) >= 9
+            assert (cosines <= exact_cosines + 1e-9).all()
+        assert "directions" not in vars(search)  # nothing but the index was read
+        assert len(search.nearest_rows(query, 1500)[0]) == 1500
+        with library.writing():
+            append(library, 1999, 2000)
+        assert Search(library).index is None
+        assert Search(library).nearest(features[1999], 1)[0].entry.id == 1999
+        assert make_index(library) == 2000
+        assert Search(library).nearest(features[1999], 1)[0].entry.id == 1999
+
+
+def test_an_index_and_torch_do_their_work_in_one_process(tmp_path: Path) -> None:
+    """Both have threads; two runtimes of OpenMP in a process would hang or end it."""
+    code = """
+import numpy as np, torch
+from paint_by_example.library.index import empty_graph
+torch.set_num_threads(2)
+x = torch.randn(3000, 64)
+before = x @ x.T
+graph = empty_graph(64)
+graph.add(np.arange(3000), x.half().numpy(), threads=2)
+found = graph.search(x[:100].numpy(), 5, threads=2).keys
+assert torch.equal(x @ x.T, before)
+assert found.shape == (100, 5)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
+
+
 def test_search_finds_the_picture_itself(kept: tuple[Path, Path], painter: PaintByExamplePipeline) -> None:
     folder, library = kept
     add_pictures(library, painter, [folder / "below"], tags=("red",))
@@ -346,6 +401,8 @@ def test_the_command(tmp_path: Path, models: dict[str, Path], capsys: pytest.Cap
     photo = str(folder / "0.png")
     assert main(["library", "search", "--for", photo, "--box", "2,2,20,20", "--tag", "noise", *place]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
+    assert main(["library", "index", *place]) == 0
+    assert capsys.readouterr().out == "indexed 4\n"
     assert main(["library", "remove", str(folder / "below"), *place]) == 0
     assert capsys.readouterr().out == "removed 1\n"
     assert main(["library", "list", *place]) == 0

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..crops import box_mask
 from ..errors import DataError, UserError
 from ..images import load_exemplar, load_image, load_mask
-from ..library import Encoder, Hole, Library, Search, encode
+from ..library import Encoder, Hole, Search, encode, open_library, open_search
 from ..painter import Painter
 from .table import Query, Row
 
@@ -28,9 +27,9 @@ def answer(rows: Sequence[Row | tuple[int, str]], painter: Painter) -> list[Row 
         if isinstance(row, Row) and row.query is not None:
             try:
                 if row.query.library not in searches:
-                    library = Library(Path(row.query.library))
+                    library = open_library(row.query.library)
                     library.check(Encoder.of(painter))
-                    searches[row.query.library] = Search(library)
+                    searches[row.query.library] = open_search(library)
                 row = dataclasses.replace(row, exemplars=(best(searches[row.query.library], row, painter),), query=None)
             except UserError as error:
                 answered.append((row.number, str(error)))

@@ -34,7 +34,7 @@ class Edit:
     """Picture of the source's size: white is repainted, black is kept."""
     box: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], WHERE, tyro.conf.arg(metavar="L,T,R,B")] = ()
     """Rectangle to repaint, pixels: left, top, right, bottom."""
-    exemplar_from: Annotated[Path | None, tyro.conf.arg(metavar="LIBRARY")] = None
+    exemplar_from: Annotated[str | None, tyro.conf.arg(metavar="LIBRARY")] = None
     """Take the exemplar from this library (see pbe library): the pictures that --like and --tag find, or without --like
     those that fit the hole. The results are ranked."""
     like: Path | None = None

@@ -29,9 +29,8 @@ def edit_from_library(options: Edit) -> None:
 
     from .. import images
     from ..crops import box_mask, parse_box
-    from ..library import Hole, Library, find_exemplars
+    from ..library import Hole, find_exemplars, open_library, open_search
     from ..library.ranking import rank
-    from ..library.searching import Search
     from ..pipeline import load_pipeline
 
     assert options.exemplar_from is not None
@@ -39,7 +38,7 @@ def edit_from_library(options: Edit) -> None:
     where: Any = options.mask[0] if options.mask else parse_box(options.box[0])
     mask = images.load_mask(where, source.size) if options.mask else box_mask(where, source.size)
     like = None if options.like is None else images.load_exemplar(options.like)
-    with Library(options.exemplar_from) as library:
+    with open_library(options.exemplar_from) as library:
         model = options.model or library.encoder.model
         pipeline = load_pipeline(model, device=options.device)
         compat = options.compat or library.encoder.compat
@@ -53,7 +52,7 @@ def edit_from_library(options: Edit) -> None:
         for one in tqdm(found, desc="painting", unit="exemplar"):
             edits.append(pipeline.edit(source, mask=mask, exemplar=library.exemplar(one.entry), **settings))
         ids = [one.entry.id for one in found]
-        ranked = rank(Search(library), pipeline, [edit.images[0] for edit in edits], ids, mask)
+        ranked = rank(open_search(library), pipeline, [edit.images[0] for edit in edits], ids, mask)
     for place, (number, score) in enumerate(ranked, 1):
         path = numbered(options.output, place)
         made = edits[number].records[0].named(model=model, source=options.source, where=[where])

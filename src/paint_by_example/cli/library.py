@@ -1,10 +1,12 @@
-"""``pbe library``: add, search, list, remove."""
+"""``pbe library``: add, search, index, list, remove."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 class Place:
     """Where the library is."""
 
-    library: Path = Path("library")
-    """Folder of the library."""
+    library: str = "library"
+    """Folder of the library. A name that ends in .lance, or an address such as s3://bucket/name, is kept by LanceDB."""
     json: bool = False
     """Print JSON, a line a picture."""
 
@@ -79,6 +81,11 @@ class LibrarySearch(Place):
 
 
 @dataclass(frozen=True)
+class LibraryIndex(Place):
+    """Make an index, so that --like is quick among many pictures. It may miss some. Used until pictures change."""
+
+
+@dataclass(frozen=True)
 class LibraryList(Place):
     """List the pictures, in the order in which they were added."""
 
@@ -103,6 +110,7 @@ class LibraryRemove(Place):
 LibraryCommand = (
     Annotated[LibraryAdd, tyro.conf.subcommand("add")]
     | Annotated[LibrarySearch, tyro.conf.subcommand("search")]
+    | Annotated[LibraryIndex, tyro.conf.subcommand("index")]
     | Annotated[LibraryList, tyro.conf.subcommand("list")]
     | Annotated[LibraryRemove, tyro.conf.subcommand("remove")]
 )
@@ -113,12 +121,14 @@ def library_options() -> Any:
     return LibraryCommand
 
 
-def library(options: LibraryAdd | LibrarySearch | LibraryList | LibraryRemove) -> None:
+def library(options: LibraryAdd | LibrarySearch | LibraryIndex | LibraryList | LibraryRemove) -> None:
     """Carry out one of them."""
     if isinstance(options, LibraryAdd):
         add(options)
     elif isinstance(options, LibrarySearch):
         search(options)
+    elif isinstance(options, LibraryIndex):
+        index(options)
     elif isinstance(options, LibraryList):
         show(options)
     else:
@@ -129,8 +139,6 @@ def add(options: LibraryAdd) -> None:
     """Add pictures, print how many."""
     if not options.places:
         raise UsageError("missing: folders or pictures to add")
-    from tqdm import tqdm
-
     from ..library import TextEncoder, add_pictures
     from ..pipeline import load_pipeline
 
@@ -138,26 +146,16 @@ def add(options: LibraryAdd) -> None:
     text = None if encoder is None else TextEncoder(encoder, options.offline)
     pipeline = load_pipeline(options.model, device=options.device, local_files_only=options.offline)
     pipeline.compat = None if options.compat == "none" else options.compat
-    with tqdm(desc="adding", unit="file", total=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        try:
-            outcome = add_pictures(
-                options.library,
-                pipeline,
-                options.places,
-                tags=options.tag,
-                licence=options.licence,
-                text=text,
-                progress=progress,
-            )
-        except KeyboardInterrupt:
-            bar.close()
-            print("pbe: stopped; run the same command again to go on", file=sys.stderr)
-            raise
+    with bar("adding", "file") as progress:
+        outcome = add_pictures(
+            options.library,
+            pipeline,
+            options.places,
+            tags=options.tag,
+            licence=options.licence,
+            text=text,
+            progress=progress,
+        )
     counts = dataclasses.asdict(outcome)
     print(json.dumps(counts) if options.json else "\n".join(f"{name:11}{n:,}" for name, n in counts.items()))
     if outcome.broken:
@@ -166,12 +164,40 @@ def add(options: LibraryAdd) -> None:
         )
 
 
-def text_model_of(folder: Path) -> str | None:
+@contextlib.contextmanager
+def bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar, as what tells it how many are done, and of how many."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit=unit, total=None) as shown:
+
+        def progress(done: int, total: int) -> None:
+            shown.total = total
+            shown.update(done - shown.n)
+
+        try:
+            yield progress
+        except KeyboardInterrupt:
+            shown.close()
+            print("pbe: stopped; run the same command again to go on", file=sys.stderr)
+            raise
+
+
+def index(options: LibraryIndex) -> None:
+    """Make the index, print how many pictures it is of."""
+    from ..library import make_index, open_library
+
+    with open_library(options.library) as opened, bar("indexing", "picture") as progress:
+        count = make_index(opened, progress)
+    print(json.dumps({"indexed": count}) if options.json else f"indexed {count:,}")
+
+
+def text_model_of(place: str) -> str | None:
     """The text encoder that a library was made with, if there is a library and it was made with one."""
-    from ..library import Library
+    from ..library import open_library
 
     try:
-        with Library(folder) as opened:
+        with open_library(place) as opened:
             return None if opened.text is None else opened.text.model
     except DataError:  # there is none yet
         return None
@@ -189,9 +215,9 @@ def search(options: LibrarySearch) -> None:
         raise UsageError("--text goes with --tag, not with --like or --for")
     from ..crops import box_mask, parse_box
     from ..images import load_exemplar, load_image, load_mask
-    from ..library import Hole, Library, TextEncoder, find_exemplars, find_words
+    from ..library import Hole, TextEncoder, find_exemplars, find_words, open_library
 
-    with Library(options.library) as opened:
+    with open_library(options.library) as opened:
         hole = None
         if options.photo is not None:
             photo = load_image(options.photo)
@@ -226,9 +252,9 @@ def open_encoder(encoder: Any, model: str | None, device: str | None, offline: b
 
 def show(options: LibraryList) -> None:
     """Print a line a picture."""
-    from ..library import Library
+    from ..library import open_library
 
-    with Library(options.library) as opened:
+    with open_library(options.library) as opened:
         if options.broken:
             for path, reason in opened.broken():
                 print(json.dumps({"path": path, "reason": reason}) if options.json else f"{path}\t{reason}")
@@ -242,9 +268,9 @@ def remove(options: LibraryRemove) -> None:
     """Take pictures out, print how many."""
     if not (options.places or options.missing):
         raise UsageError("missing: files or folders to remove, or --missing")
-    from ..library import Library
+    from ..library import open_library
 
-    with Library(options.library) as opened:
+    with open_library(options.library) as opened:
         numbers = set(opened.missing()) if options.missing else set()
         for place in options.places:
             if not (named := opened.named(place)):

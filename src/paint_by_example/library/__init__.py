@@ -3,6 +3,7 @@
     library/library.db      rows: content hash, files, size, colour, tags, licence, thumbnail; SQLite
     library/features.f32    (n, F) float32, what the encoder's frozen part says of each picture; only ever appended to
     library/texts.f32       (n, T) float32, where each picture lies among words; only with a text encoder
+    library/index.usearch   a graph of near neighbours; only once it was asked for
     library/.lock           held while something is added or removed
 
 How many rows of the matrix count is what the database says: what stands behind them was left by a write that was
@@ -11,7 +12,8 @@ interrupted, and is written over.
 
 from .adding import Added, add_pictures
 from .encoder import Encoder, encode
-from .searching import Found, Hole, Search, find_exemplars
+from .lance import open_library
+from .searching import Found, Hole, Search, find_exemplars, make_index, open_search
 from .store import Entry, Library
 from .text import TextEncoder, find_words
 
@@ -28,4 +30,7 @@ __all__ = [
     "encode",
     "find_exemplars",
     "find_words",
+    "make_index",
+    "open_library",
+    "open_search",
 ]

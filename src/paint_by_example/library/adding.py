@@ -21,6 +21,7 @@ from ..images import READABLE_SUFFIXES, load_exemplar
 from ..painter import Painter
 from ..record import content_hash
 from .encoder import Encoder, encode
+from .lance import open_library
 from .store import Library, NewPicture
 from .text import TextEncoder
 
@@ -59,7 +60,7 @@ class Candidate:
 
 
 def add_pictures(
-    folder: Path,
+    folder: str | Path,
     painter: Painter,
     places: Sequence[Path],
     *,
@@ -73,7 +74,7 @@ def add_pictures(
     Stopped at any moment and run again it goes on.
 
     Args:
-        folder: of the library, made if it is not there.
+        folder: of the library, or its address; made if it is not there.
         painter: a model, whose encoder the library is made with.
         places: files, and folders, which are looked through to their bottom.
         tags: for all pictures in these places, in addition to those they have.
@@ -88,11 +89,13 @@ def add_pictures(
     for place in places:
         if not place.exists():
             raise DataError(f"there is no {place}; name pictures, or folders of them")
-    with Library(folder, Encoder.of(painter)) as library, library.writing():
+    with open_library(folder, Encoder.of(painter)) as library, library.writing():
         if text is not None:
             library.use_text(text.encoder)
         addition = Addition(library, painter, [os.path.abspath(place) for place in places], tags, licence, text)
-        return addition.run(progress)
+        outcome = addition.run(progress)
+        library.tidy()
+        return outcome
 
 
 @dataclass
@@ -124,7 +127,7 @@ class Addition:
             path: (size, time_ns) for path, size, time_ns in rows.execute("select path, bytes, mtime_ns from broken")
         }
         if self.text is not None:
-            self.wordless = set(np.flatnonzero(~self.library.texts().any(1)).tolist())
+            self.wordless = self.library.wordless()
             for path, number in rows.execute("select path, picture from files"):
                 if number in self.wordless:
                     del kept[path]  # to be read again

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from PIL import Image
 from ..crops import context_crop, crop_image, mask_bounds
 from ..painter import Painter
 from .encoder import Encoder, encode
+from .index import open_index, write_index
 from .store import Entry, Library
 
 CHUNK = 8192  # rows that are read at once
@@ -70,12 +72,17 @@ class Search:
 
     What all pictures have in common says nothing about which is which, so their mean is taken from all features before
     the cosine. All cosines are computed in float16; those that rounding could have kept out are computed again in
-    float64, so that the result is exact.
+    float64, so that the result is exact. Where there is an index of just these pictures, `nearest` asks that instead,
+    unless tags are given, and its result may lack some.
+
+    Args:
+        library: to search.
+        indexed: use its index, if it has one.
     """
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, indexed: bool = True) -> None:
         self.library = library
-        matrix = self.matrix = library.features()
+        self.matrix = library.features()
         found = library.rows.execute(
             "select id, width, height, aspect, red, green, blue from pictures"
             " where id in (select picture from files) order by id"
@@ -84,14 +91,28 @@ class Search:
         self.ids = table[:, 0].astype(np.int64)
         self.sides, self.luminances = table[:, 1:3].max(1), table[:, 4:] @ LUMINANCE
         self.shapes = np.log(table[:, 3])
-        chunks = [self.ids[start : start + CHUNK] for start in range(0, len(self.ids), CHUNK)]
-        total = sum((matrix[chunk].sum(0, dtype=np.float64) for chunk in chunks), np.zeros(matrix.shape[1]))
-        self.centre = total / max(len(self.ids), 1)
-        self.directions = torch.empty(len(self.ids), matrix.shape[1], dtype=torch.float16)
-        for number, chunk in enumerate(chunks):
-            rows = matrix[chunk] - self.centre.astype(np.float32)
+        found_index = open_index(library, self.ids) if indexed else None
+        self.index = None if found_index is None else found_index[0]
+        self.centre = self.mean() if found_index is None else found_index[1]
+
+    def mean(self) -> NDArray[np.float64]:
+        """What all pictures have in common, (F,)."""
+        total = sum((self.matrix[chunk].sum(0, dtype=np.float64) for chunk in self.chunks()), np.zeros(1))
+        return np.broadcast_to(total / max(len(self.ids), 1), self.matrix.shape[1:])
+
+    def chunks(self) -> list[NDArray[np.int64]]:
+        """Numbers of all pictures, a few at a time."""
+        return [self.ids[start : start + CHUNK] for start in range(0, len(self.ids), CHUNK)]
+
+    @cached_property
+    def directions(self) -> torch.Tensor:
+        """Features less the centre, of length 1, (n, F) float16; it takes reading all of them."""
+        directions = torch.empty(len(self.ids), self.matrix.shape[1], dtype=torch.float16)
+        for number, chunk in enumerate(self.chunks()):
+            rows = self.matrix[chunk] - self.centre.astype(np.float32)
             rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), TINY)
-            self.directions[number * CHUNK : number * CHUNK + len(chunk)] = torch.from_numpy(rows)
+            directions[number * CHUNK : number * CHUNK + len(chunk)] = torch.from_numpy(rows)
+        return directions
 
     def nearest(self, features: NDArray[np.floating], count: int, tags: Sequence[str] = ()) -> list[Found]:
         """The pictures nearest to one, best first.
@@ -114,6 +135,11 @@ class Search:
             count: k, at most.
             among: (n,), which of `ids` count; all by default.
         """
+        if self.index is not None and among is None:
+            rows = self.indexed(features, count)
+            exact = self.cosines(features, rows)
+            order = np.argsort(-exact, kind="stable")[:count]
+            return rows[order], exact[order]
         cosines = self.approximate(features)
         if among is not None:
             cosines[~among] = -np.inf
@@ -126,10 +152,19 @@ class Search:
         order = np.argsort(-exact, kind="stable")[:count]
         return rows[order], exact[order]
 
+    def indexed(self, features: NDArray[np.floating], count: int) -> NDArray[np.int64]:
+        """Places in `ids` of what the index finds, more than ``count`` and in no order."""
+        assert self.index is not None
+        return np.searchsorted(self.ids, np.sort(self.index.nearest(self.direction(features), count)))
+
+    def direction(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Features less the centre, of length 1, (F,)."""
+        query = features - self.centre
+        return np.asarray(query / max(float(np.linalg.norm(query)), float(TINY)))
+
     def approximate(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
         """Cosines with all pictures to within `ROUNDING`, (n,)."""
-        query = features - self.centre
-        query = query / max(float(np.linalg.norm(query)), float(TINY))
+        query = self.direction(features)
         with torch.no_grad():
             cosines: NDArray[np.float32] = (self.directions @ torch.from_numpy(query).half()).float().numpy()
         return cosines
@@ -227,6 +262,37 @@ class Search:
         ]
 
 
+def open_search(library: Library) -> Search:
+    """A search of a library, wherever that is kept."""
+    from .lance import LanceLibrary, LanceSearch
+
+    return LanceSearch(library) if isinstance(library, LanceLibrary) else Search(library)
+
+
+def make_index(library: Library, progress: Callable[[int, int], object] = lambda done, total: None) -> int:
+    """Make the index of a library anew; searches use it until pictures are added or go.
+
+    Args:
+        library: to index.
+        progress: told how many pictures are done, and of how many.
+
+    Returns:
+        How many pictures there are.
+
+    Raises:
+        DataError: usearch is not installed, another process writes to the library, the disk is full, or there are too
+            few pictures.
+    """
+    from .lance import LanceLibrary
+
+    with library.writing():
+        if isinstance(library, LanceLibrary):
+            return library.make_index()
+        search = Search(library, indexed=False)
+        write_index(library, search.ids, search.centre, search.directions, progress)
+    return len(search.ids)
+
+
 def find_exemplars(
     library: Library,
     count: int,
@@ -256,7 +322,7 @@ def find_exemplars(
         assert painter is not None
         library.check(Encoder.of(painter))
         features = encode(painter, like)
-    search = Search(library)
+    search = open_search(library)
     if words is not None:
         return search.worded(words, count, tags)
     if hole is not None:

@@ -21,7 +21,7 @@ from ..inputs import Encoded
 from ..record import content_hash
 from .encoder import Encoder
 
-DATABASE, MATRIX, TEXTS, LOCK = "library.db", "features.f32", "texts.f32", ".lock"
+DATABASE, MATRIX, TEXTS, INDEX, LOCK = "library.db", "features.f32", "texts.f32", "index.usearch", ".lock"
 VERSION = 1
 
 SCHEMA = """
@@ -86,7 +86,7 @@ class Library:
     """
 
     def __init__(self, folder: Path, encoder: Encoder | None = None) -> None:
-        self.folder = folder
+        self.folder, self.place = folder, str(folder)
         if not (folder / DATABASE).exists():
             if encoder is None:
                 raise DataError(f"there is no library in {folder}; make one with pbe library add")
@@ -98,6 +98,10 @@ class Library:
             found = dict(self.rows.execute("select key, value from library"))
         if found["version"] != VERSION:
             raise DataError(f"the library {folder} is of another version; make it anew with pbe library add")
+        self._read(found, encoder)
+
+    def _read(self, found: Mapping[str, Any], encoder: Encoder | None) -> None:
+        """Take over what the library says of its encoders."""
         self.encoder = Encoder(*(found[name] for name in ("encoder", "size", "model", "compat")))
         self.text: Encoder | None = None
         if "text_encoder" in found:
@@ -110,7 +114,7 @@ class Library:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(f"cannot make the library {self.folder}: {error.strerror}") from error
+            raise DataError(f"cannot make the library {self.place}: {error.strerror}") from error
         with self._held(), self._errors():
             if (self.folder / DATABASE).exists():
                 return
@@ -139,7 +143,7 @@ class Library:
         if encoder.sha256 != self.encoder.sha256:
             compat = f" with compat {self.encoder.compat}" if self.encoder.compat else ""
             raise ModelError(
-                f"the library {self.folder} was made by the exemplar encoder of the model {self.encoder.model}{compat},"
+                f"the library {self.place} was made by the exemplar encoder of the model {self.encoder.model}{compat},"
                 f" which {encoder.model} does not have; name that model, or make a library of its own for this one"
             )
 
@@ -147,7 +151,7 @@ class Library:
         """What put pictures among words; a `ModelError` where nothing did."""
         if self.text is None:
             raise ModelError(
-                f"the library {self.folder} cannot be searched by text; run pbe library add --text-encoder MODEL with"
+                f"the library {self.place} cannot be searched by text; run pbe library add --text-encoder MODEL with"
                 " its folders, MODEL being a CLIP model"
             )
         return self.text
@@ -157,7 +161,7 @@ class Library:
         made = self.text_encoder()
         if encoder.sha256 != made.sha256:
             raise ModelError(
-                f"the library {self.folder} was made with the text encoder {made.model}, which {encoder.model} is not;"
+                f"the library {self.place} was made with the text encoder {made.model}, which {encoder.model} is not;"
                 " name that one, or none"
             )
 
@@ -177,7 +181,7 @@ class Library:
             yield
         except (sqlite3.Error, OSError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise DataError(f"cannot use the library {self.folder}: {reason}") from error
+            raise DataError(f"cannot use the library {self.place}: {reason}") from error
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
@@ -185,7 +189,7 @@ class Library:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it with the process
             except BlockingIOError:
-                raise DataError(f"another process is writing to the library {self.folder}; wait for it") from None
+                raise DataError(f"another process is writing to the library {self.place}; wait for it") from None
             yield
 
     @contextlib.contextmanager
@@ -227,6 +231,14 @@ class Library:
             raise DataError(f"{path} is cut short; make the library anew with pbe library add")
         return np.memmap(path, np.float32, "r", shape=(count, size))
 
+    def feature(self, number: int) -> NDArray[np.float32]:
+        """The row of a picture, (F,)."""
+        return np.array(self.features()[number])
+
+    def wordless(self) -> set[int]:
+        """Numbers of the pictures that words do not find."""
+        return set(np.flatnonzero(~np.any(self.texts() != 0, axis=1)).tolist())
+
     def texts(self) -> NDArray[np.float32]:
         """Where all pictures lie among words, (n, T), mapped from the file; zeros where that was not asked for.
 
@@ -239,6 +251,12 @@ class Library:
         if not path.exists() or path.stat().st_size < 4 * count * self.text.size:
             raise DataError(f"{path} is cut short; make the library anew with pbe library add")
         return np.memmap(path, np.float32, "r", shape=(count, self.text.size))
+
+    def noted_index(self) -> tuple[str, NDArray[np.float64]] | None:
+        """Which pictures the index is of, and their centre, (F,)."""
+        with self._errors():
+            found = dict(self.rows.execute("select key, value from library where key like 'index_%'"))
+        return (found["index_of"], np.frombuffer(found["index_centre"], "<f8")) if found else None
 
     def entries(self, ids: Iterable[int] | None = None) -> Iterator[Entry]:
         """Pictures, all in the order they came in, or some in the order asked for; those that are gone are left out."""
@@ -276,9 +294,9 @@ class Library:
         for path in entry.paths:
             with contextlib.suppress(PictureError):
                 if content_hash(load_exemplar(path)) == entry.sha256:
-                    return Encoded(path, torch.from_numpy(np.array(self.features()[entry.id])))
+                    return Encoded(path, torch.from_numpy(self.feature(entry.id)))
         raise PictureError(
-            f"picture {entry.id} of the library {self.folder} is in none of its files any more"
+            f"picture {entry.id} of the library {self.place} is in none of its files any more"
             f" ({', '.join(entry.paths) or 'none is left'}); run pbe library add again"
         )
 
@@ -307,16 +325,7 @@ class Library:
         if rows.shape[1] != size:
             raise DataError(f"features of {rows.shape[1]} numbers were given to a library of {size}")
         with self._errors():
-            # Beyond the rows that count; on the disk before the database says that they do.
-            descriptor = os.open(self.folder / MATRIX, os.O_WRONLY | os.O_CREAT, 0o666)
-            with open(descriptor, "wb", buffering=0) as file:
-                file.seek(4 * first * size)
-                body = memoryview(rows.tobytes())
-                while body:
-                    body = body[file.write(body) :]
-                os.fsync(file.fileno())
-            if self.text is not None:
-                self._write_texts(first, [], first + len(pictures))
+            self._write_features(first, rows)
             numbers = list(range(first, first + len(pictures)))
             for number, one in zip(numbers, pictures, strict=True):
                 values: tuple[Any, ...] = (number, one.sha256, one.width, one.height, one.aspect, *one.colour, None)
@@ -324,6 +333,18 @@ class Library:
                 self.rows.execute("insert into thumbnails values (?, ?)", (number, one.thumbnail))
             self.rows.execute("update library set value = ? where key = 'count'", (first + len(pictures),))
         return numbers
+
+    def _write_features(self, first: int, rows: NDArray[np.float32]) -> None:
+        """Write rows beyond those that count; they are on the disk before the database says that they do."""
+        descriptor = os.open(self.folder / MATRIX, os.O_WRONLY | os.O_CREAT, 0o666)
+        with open(descriptor, "wb", buffering=0) as file:
+            file.seek(4 * first * self.encoder.size)
+            body = memoryview(rows.tobytes())
+            while body:
+                body = body[file.write(body) :]
+            os.fsync(file.fileno())
+        if self.text is not None:
+            self._write_texts(first, [], first + len(rows))
 
     def use_text(self, encoder: Encoder) -> None:
         """Keep where pictures lie among words, from now on.
@@ -358,10 +379,20 @@ class Library:
                 file.write(row.astype("<f4").tobytes())
             os.fsync(file.fileno())
 
+    def note_index(self, pictures: str, centre: NDArray[np.float64]) -> None:
+        """Note of which pictures the index is, and their centre."""
+        values = {"index_of": pictures, "index_centre": centre.astype("<f8").tobytes()}
+        with self._errors():
+            self.rows.executemany("insert or replace into library values (?, ?)", values.items())
+        self.commit()
+
     def commit(self) -> None:
         """Make changes last."""
         with self._errors():
             self.rows.commit()
+
+    def tidy(self) -> None:
+        """What is worth doing after many changes: nothing here."""
 
     def remove(self, numbers: Iterable[int]) -> int:
         """Take pictures out, their files stay where they are. Gives how many there were.
@@ -374,7 +405,7 @@ class Library:
                 removed += self.rows.execute("delete from pictures where id = ?", (number,)).rowcount
                 for table in ("thumbnails", "tags", "files"):
                     self.rows.execute(f"delete from {table} where picture = ?", (number,))
-            self.rows.commit()
+            self.commit()
         return removed
 
     def named(self, path: Path) -> list[int]:

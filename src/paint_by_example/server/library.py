@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import PictureError
 from ..images import load_exemplar
-from ..library import Encoder, Found, Hole, Library, Search, TextEncoder, encode, find_words
+from ..library import Encoder, Found, Hole, Search, TextEncoder, encode, find_words, open_library, open_search
 from .browsing import TYPES, NotThere
 from .messages import AboutLibrary, LibraryPage, LibraryPicture
 
@@ -30,15 +30,15 @@ class Exemplars:
     """A library that clients may search. What is added to it meanwhile is found too.
 
     Args:
-        folder: of the library.
+        folder: of the library, or its address.
         local_files_only: never ask the hub for the model of its encoder.
 
     Raises:
         DataError: there is none.
     """
 
-    def __init__(self, folder: Path, local_files_only: bool = False) -> None:
-        self.library = Library(folder)
+    def __init__(self, folder: str | Path, local_files_only: bool = False) -> None:
+        self.library = open_library(folder)
         self.local_files_only = local_files_only
         self.lock = threading.Lock()
         self.searched: tuple[int, Search] | None = None
@@ -151,7 +151,7 @@ class Exemplars:
     def _search(self) -> Search:
         version = self.library.version()
         if self.searched is None or self.searched[0] != version:
-            self.searched = version, Search(self.library)
+            self.searched = version, open_search(self.library)
         return self.searched[1]
 
     def _model(self) -> PaintByExamplePipeline:

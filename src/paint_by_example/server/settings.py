@@ -36,7 +36,7 @@ class ServeConfig:
     """Never ask the hub for a model."""
     input: Path | None = None
     """Picture to begin with, or folder to browse."""
-    library: Path | None = None
+    library: str | None = None
     """Exemplar library to choose from on the page: docs/library.md."""
     output_dir: Path | None = None
     """Folder for results, where they stay; without it they are kept for --keep-hours."""
