@@ -43,10 +43,13 @@ class SharedNetwork:
     Args:
         network: the U-Net.
         observe: told the number of edits in each batch.
+        patient: calls wait for those of all edits under way, however long that takes.
     """
 
-    def __init__(self, network: nn.Module, observe: Callable[[int], None] = lambda size: None) -> None:
-        self.network, self.observe = network, observe
+    def __init__(
+        self, network: nn.Module, observe: Callable[[int], None] = lambda size: None, patient: bool = False
+    ) -> None:
+        self.network, self.observe, self.patient = network, observe, patient
         self.forward = network.forward
         self.edits = 0  # that are under way
         self.waiting: list[Call] = []
@@ -57,18 +60,26 @@ class SharedNetwork:
     @contextlib.contextmanager
     def edit(self) -> Iterator[None]:
         """Within it, the network's calls from this thread are shared with the other threads'."""
-        with self.changed:
-            if self.edits == 0:
-                self.network.forward = self
-            self.edits += 1
+        self.begin()
         try:
             yield
         finally:
-            with self.changed:
-                self.edits -= 1
-                if self.edits == 0:
-                    self.network.forward = self.forward
-                self.changed.notify_all()
+            self.end()
+
+    def begin(self, edits: int = 1) -> None:
+        """Expect calls of so many edits, until `end` was called for each."""
+        with self.changed:
+            if self.edits == 0:
+                self.network.forward = self
+            self.edits += edits
+
+    def end(self) -> None:
+        """An edit calls no more."""
+        with self.changed:
+            self.edits -= 1
+            if self.edits == 0:
+                self.network.forward = self.forward
+            self.changed.notify_all()
 
     def __call__(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor) -> Any:
         """As the U-Net's own: x (B, C, h, w), t () or (B,), condition (B, 1, D); gives a sample like x."""
@@ -78,10 +89,10 @@ class SharedNetwork:
             self.changed.notify_all()
             deadline = time.monotonic() + WAIT * self.seconds
             while call.answer is None and call.error is None:
-                missing = len(self.waiting) < self.edits and time.monotonic() < deadline
+                missing = len(self.waiting) < self.edits and (self.patient or time.monotonic() < deadline)
                 if not self.busy and not missing:
                     self._run(call.shape)
-                elif self.busy:
+                elif self.busy or self.patient:
                     self.changed.wait()
                     deadline = time.monotonic() + WAIT * self.seconds
                 else:

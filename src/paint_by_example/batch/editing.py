@@ -93,7 +93,7 @@ class BatchEditor:
             "fingerprint": lambda: fingerprint,
         }.items():
             setattr(pipeline, name, function)
-        self.network = SharedNetwork(pipeline.unet)
+        self.network = SharedNetwork(pipeline.unet, patient=True)
 
     def run(self, tasks: Sequence[Task]) -> list[dict[str, Any]]:
         """Edit rows; gives of each its line for the manifest, or for failed.jsonl.
@@ -103,13 +103,20 @@ class BatchEditor:
         """
         if self.batch == 1 or len(tasks) == 1:
             return [self.one(task) for task in tasks]
+        lines: list[dict[str, Any]] = []
         with ThreadPoolExecutor(self.batch) as threads:
-            return list(threads.map(self.one_of_several, tasks))
+            for start in range(0, len(tasks), self.batch):
+                together = tasks[start : start + self.batch]
+                self.network.begin(len(together))
+                lines += threads.map(self.one_of_several, together)
+        return lines
 
     def one_of_several(self, task: Task) -> dict[str, Any]:
         """Edit a row, in a thread, with calls of the U-Net shared."""
-        with self.network.edit():
+        try:
             return self.one(task)
+        finally:
+            self.network.end()
 
     def one(self, task: Task) -> dict[str, Any]:
         """Edit a row and write its result, unless it is there."""

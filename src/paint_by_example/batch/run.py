@@ -21,7 +21,7 @@ from .settings import BatchConfig, Outcome
 from .spread import in_processes
 from .table import Row, read_table
 
-GROUP = 8  # rows of one source that are handed to a process at once, at most
+GROUP = 8  # rows of one source that are handed to a process at once, at most, where each is made by itself
 
 
 def run_batch(config: BatchConfig, progress: Callable[[int, int], object] = lambda done, total: None) -> Outcome:
@@ -124,7 +124,7 @@ class Batch:
     def run(self) -> Outcome:
         """Make what is missing, then write manifest and failures in the order of the table."""
         missing = {task.id: task for task in reversed(self.tasks) if task.id not in self.done}
-        groups = grouped(list(reversed(missing.values())))
+        groups = grouped(list(reversed(missing.values())), self.config.batch)
         engine = partial(on_ray, self.config) if self.config.engine == "ray" else self.local
         try:
             with (self.config.output / "manifest.jsonl").open("ab", buffering=0) as self.manifest:
@@ -171,16 +171,23 @@ class Batch:
         devices = self.config.device or (str(self.pipeline.device),)
         if len(devices) * self.config.processes == 1:
             editor = BatchEditor(self.pipeline, self.config.output, self.config.batch)
-            size = self.config.batch if self.config.batch > 1 else 1
             for group in groups:
-                for start in range(0, len(group), size):
-                    yield editor.run(group[start : start + size])
+                if self.config.batch > 1:
+                    yield editor.run(group)
+                else:
+                    for task in group:
+                        yield editor.run([task])
         else:
             yield from in_processes(self.config, devices * self.config.processes, groups)
 
 
-def grouped(tasks: Sequence[Task]) -> list[list[Task]]:
-    """Neighbours of one source together, at most `GROUP` of them."""
+def grouped(tasks: Sequence[Task], batch: int) -> list[list[Task]]:
+    """Neighbours of one source together, at most `GROUP`; with a batch neighbours of any source, as many as it holds.
+
+    All rows paint squares of the model's one size, so they can share calls of the U-Net whatever their sources.
+    """
+    if batch > 1:
+        return [list(tasks[start : start + batch]) for start in range(0, len(tasks), batch)]
     groups: list[list[Task]] = []
     for task in tasks:
         if groups and len(groups[-1]) < GROUP and groups[-1][0].row.source == task.row.source:
