@@ -211,9 +211,12 @@ def sent_settings(page: Any, act: Any) -> dict[str, Any]:
 def test_what_is_being_typed_counts(page: Any) -> None:
     page.click("#welcome-example")
     page.wait_for_selector(".tile")
+    assert page.input_value("#set-speed") == "none"  # the server's own
+    page.select_option("#set-speed", "draft")
     page.fill("#set-guidance", "7.5")
     settings = sent_settings(page, lambda: page.keyboard.press("Control+Enter"))
     assert settings["guidance_scale"] == 7.5
+    assert settings["preset"] == "draft"
     page.fill("#set-feather", "4")
     page.press("#set-feather", "Tab")
     page.click("body", position={"x": 700, "y": 30})

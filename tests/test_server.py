@@ -339,6 +339,30 @@ def test_the_list_is_newest_first_and_picks_states(client: TestClient) -> None:
     assert client.get("/api/edits?state=asleep").status_code == 422
 
 
+def test_a_preset_is_the_edits_own_or_else_the_servers(
+    client: TestClient, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paint_by_example.compiled.has_openvino", lambda: False)  # it takes seconds to convert
+    assert client.get("/api/server").json()["preset"] == "none"
+    drafts = TestClient(create_app(jobs, Options(preset="draft")), base_url=BASE)
+    assert drafts.get("/api/server").json()["preset"] == "draft"
+    for asked, preset, steps in ((None, "draft", 5), ("none", None, 50), ("fast", "fast", 10)):
+        edit = made(drafts, ask.parts(model="clip", preset=asked, steps=None))
+        record = edit["results"][0]["record"]
+        assert (record["preset"], record["steps"]) == (preset, steps)
+    edit = made(drafts, ask.parts(model="clip", steps=3))  # what else is sent goes before what a preset says
+    assert edit["results"][0]["record"]["steps"] == 3
+    (result,) = made(client, ask.parts(model="clip"))["results"]
+    assert result["record"]["preset"] is None
+    box = {"model": "cv2", "regions": [{"box": [8, 8, 20, 20]}]}
+    parts = [("source", ("room.png", ask.png(), "image/png"))]
+    erased = [*parts, ("settings", (None, json.dumps(box)))]
+    assert made(drafts, erased)["state"] == "done"
+    refused = client.post("/api/edits", files=[*parts, ("settings", (None, json.dumps({**box, "preset": "fast"})))])
+    assert refused.status_code == 422
+    assert refused.json()["error"].startswith("presets are for models that are shown an exemplar")
+
+
 def test_models_and_the_switch(client: TestClient, jobs: Jobs) -> None:
     listed = client.get("/api/models").json()
     assert (listed["current"], listed["switch"]) == ("clip", True)

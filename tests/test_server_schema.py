@@ -85,7 +85,7 @@ VALUES: Any = st.recursive(
     max_leaves=8,
 )
 NAMES = st.sampled_from(
-    ["model", "regions", "seeds", "guidance_scale", "steps", "scheduler", "feather", "strength", "eta", "prompt", "x"]
+    ["model", "regions", "seeds", "guidance_scale", "steps", "scheduler", "preset", "feather", "strength", "eta", "x"]
 )
 REGIONS = st.lists(
     st.dictionaries(st.sampled_from(["mask", "box", "exemplars", "weights", "y"]), VALUES, max_size=3)

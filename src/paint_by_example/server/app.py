@@ -81,6 +81,8 @@ class Options:
     hosts: tuple[str, ...] = LOOPBACK
     """Names this server goes by, without a token."""
     library: Exemplars | None = None
+    preset: messages.PresetName = "none"
+    """Of edits that name none."""
 
 
 def create_app(jobs: Jobs, options: Options) -> FastAPI:
@@ -184,12 +186,15 @@ def _add_edits(app: FastAPI, jobs: Jobs, options: Options) -> None:
             raise NotThere(f"there is no model {model!r}; GET /api/models lists them")
         if not jobs.switch and model != jobs.current:
             raise HTTPException(403, "the server was started with --disable-model-switch")
+        kind = jobs.shelf.models[model].kind
+        if asked.preset is None and kind == "exemplar":
+            asked = asked.model_copy(update={"preset": options.preset})
         name = new_id()
         submission = Submission(jobs.store.place(name) / "inputs", options.pixels)
         try:
             async with decoders:
                 load = await anyio.to_thread.run_sync(
-                    lambda: submission.check(source, mask or [], exemplar or [], asked, jobs.shelf.models[model].kind)
+                    lambda: submission.check(source, mask or [], exemplar or [], asked, kind)
                 )
             job = Job(id=name, name=submission.stem, model=model, settings=asked, load=load)
             edit = await anyio.to_thread.run_sync(jobs.submit, job)
@@ -433,6 +438,7 @@ def _add_server(app: FastAPI, jobs: Jobs, options: Options) -> None:
             library=None if options.library is None else options.library.about(),
             keep_seconds=jobs.store.keep_seconds,
             schedulers=list(SCHEDULERS),
+            preset=options.preset,
             limits=messages.Limits(upload_bytes=options.upload_bytes, pixels=options.pixels, queue=jobs.capacity),
         )
 

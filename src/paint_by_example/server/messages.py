@@ -17,6 +17,8 @@ MAX_EXEMPLARS = 16
 State: TypeAlias = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
 Kind: TypeAlias = Literal["exemplar", "erase", "prompt", "instruct"]
 SchedulerName: TypeAlias = Literal["ddim", "pndm", "dpm++", "unipc"]
+PresetName: TypeAlias = Literal["none", "exact", "fast", "draft"]
+"""Of speed; none changes nothing."""
 
 Number: TypeAlias = Annotated[int, Field(ge=0, lt=64)]
 Side: TypeAlias = Annotated[int, Field(ge=-(2**31), lt=2**31)]
@@ -58,6 +60,8 @@ class Settings(Asked):
     guidance_scale: Annotated[float, Field(ge=-100, le=100)] | None = None
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
     scheduler: SchedulerName | None = None
+    preset: PresetName | None = None
+    """None: the server's own."""
     feather: Annotated[int, Field(ge=0, le=1000)] = 0
     strength: Annotated[float, Field(gt=0, le=1)] = 1.0
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -204,6 +208,8 @@ class About(BaseModel):
     library: AboutLibrary | None
     keep_seconds: float
     schedulers: list[str]
+    preset: PresetName
+    """Of edits that name none."""
     limits: Limits
 
 

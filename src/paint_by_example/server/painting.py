@@ -160,6 +160,7 @@ class ExemplarModel:
             "guidance_scale": asked.guidance_scale,
             "steps": asked.steps,
             "scheduler": asked.scheduler,
+            "preset": None if asked.preset == "none" else asked.preset,
         }
         edit = self.pipeline.edit(
             work.source,

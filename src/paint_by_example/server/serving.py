@@ -69,6 +69,7 @@ def serve(asked: ServeConfig, ready: Callable[[str], object]) -> None:
                 token=token,
                 hosts=(*LOOPBACK, asked.host.lower()) if local else (),
                 library=library,
+                preset=asked.preset,
             )
             config = uvicorn.Config(
                 create_app(jobs, options),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class ServeConfig:
     """What clients must show, at least 16 characters; PBE_TOKEN works too. Made up and printed where one is needed."""
     model: str = "embedded"
     """embedded, a folder or file, a repository of the Hugging Face hub, or an old name: docs/from-lama-cleaner.md."""
+    preset: Literal["none", "exact", "fast", "draft"] = "none"
+    """How much is given up for speed in edits that do not say: docs/speed.md."""
     model_dir: Path | None = None
     """Folder of further models to choose from on the page: folders in diffusers' layout and files."""
     disable_model_switch: bool = False

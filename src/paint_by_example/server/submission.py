@@ -154,6 +154,8 @@ def check_kind(kind: Kind, settings: Settings, regions: Sequence[Region]) -> Non
         return
     if settings.feather:
         raise UserError("feather is for models that are shown an exemplar; leave it out")
+    if settings.preset not in (None, "none"):
+        raise UserError("presets are for models that are shown an exemplar; leave it out")
     if any(shown):
         raise UserError("this model takes no exemplars; leave them out, or choose a model of kind exemplar")
     if kind == "erase" and prompt:

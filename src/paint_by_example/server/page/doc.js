@@ -18,7 +18,8 @@
  * @typedef {object} Settings
  * @property {string | null} model null: the server's current one
  * @property {number} guidance λ
- * @property {string} preset
+ * @property {string | null} speed preset of the server's; null: the one it takes by itself
+ * @property {string} preset of steps
  * @property {number | null} steps null: the model's own
  * @property {string | null} scheduler null: the model's own
  * @property {number} seed
@@ -51,6 +52,7 @@ const MERGE_MS = 1200;
 export const DEFAULTS = {
   model: null,
   guidance: 5,
+  speed: null,
   preset: "own",
   steps: null,
   scheduler: null,

@@ -78,6 +78,7 @@ export class Intake {
     const { settings: before } = this.editing.doc;
     const settings = { ...before, steps, scheduler, eta, strength, feather, prompt, negative };
     Object.assign(settings, { preset: preset ?? "custom", candidates: 1, rescale: record.guidance_rescale });
+    settings.speed = record.preset ?? "none";
     settings.guidance = record.guidance_scale ?? before.guidance;
     const model = record.model?.path ?? record.model;
     const there = this.models.models.some((one) => one.name === model);

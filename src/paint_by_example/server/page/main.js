@@ -38,7 +38,7 @@ async function begin() {
   const pointer = new Pointer(stage);
   const masks = new MaskActions(editing);
   const intake = new Intake(editing, masks, about.limits.pixels, models);
-  const settings = new SettingsPanel(editing, models, about.limits, about.schedulers);
+  const settings = new SettingsPanel(editing, models, about.limits, about.schedulers, about.preset);
   const runs = new Runs();
   const progress = new Progress(runs);
   const results = new Results(runs, stage);

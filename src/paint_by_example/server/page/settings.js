@@ -33,12 +33,14 @@ export class SettingsPanel {
    * @param {Models} models
    * @param {Limits} limits
    * @param {string[]} schedulers
+   * @param {string} speed the server's preset
    */
-  constructor(editing, models, limits, schedulers) {
+  constructor(editing, models, limits, schedulers, speed) {
     this.editing = editing;
     this.models = models;
     this.limits = limits;
     this.schedulers = schedulers;
+    this.speed = speed;
     this.place = byId("settings");
     this.prompts = byId("prompts");
     /** @type {((settings: Settings, model: Model) => void)[]} */
@@ -91,6 +93,7 @@ export class SettingsPanel {
       guidance,
       this.#slider("candidates", 1, this.limits.candidates, 1, (kind) => kind !== "erase"),
       this.#seed(),
+      this.#speed(),
       this.#preset(),
       this.#steps(),
       this.#slider("feather", 0, 60, 1, (kind) => kind === "exemplar"),
@@ -177,6 +180,23 @@ export class SettingsPanel {
       field.hidden = kind === "erase";
       number.value = String(settings.seed);
       lock.setAttribute("aria-pressed", String(settings.locked));
+    });
+    return field;
+  }
+
+  #speed() {
+    const select = make("select", {});
+    select.append(
+      make("option", { value: "none" }, say("schedulerOwn")),
+      make("option", { value: "exact" }, say("speedExact")),
+      make("option", { value: "fast" }, say("speedFast")),
+      make("option", { value: "draft" }, say("speedDraft")),
+    );
+    select.onchange = () => this.#set({ speed: select.value });
+    const field = this.#field("speed", select);
+    this.updates.push((settings, { kind }) => {
+      field.hidden = kind !== "exemplar";
+      select.value = settings.speed ?? this.speed;
     });
     return field;
   }

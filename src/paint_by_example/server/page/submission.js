@@ -96,6 +96,7 @@ function asked({ settings, ...doc }, model, regions) {
   if (preset.steps) all.steps = preset.steps;
   if (preset.scheduler) all.scheduler = preset.scheduler;
   if (model.kind === "exemplar") {
+    if (settings.speed) all.preset = settings.speed;
     all.feather = settings.feather;
     all.strength = settings.strength;
     all.guidance_rescale = settings.rescale;
