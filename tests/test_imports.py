@@ -17,7 +17,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 ROWS = (
     {"errors"},
     {"images", "efficientnet", "weights", "state", "processes"},
-    {"conditioning", "attention", "activations", "autoencoder", "crops", "ldm", "compat"},
+    {"conditioning", "attention", "activations", "autoencoder", "crops", "ldm", "compat", "guidance"},
     {"layout", "sampling", "batching", "data", "structure", "prior", "network", "record", "switches", "int8"},
     {"compiled", "calibration"},
     {"checkpoint", "inputs", "settings", "presets"},

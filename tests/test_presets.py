@@ -14,9 +14,9 @@ from paint_by_example import PaintByExamplePipeline, UserError, compiled, load_p
 from paint_by_example.calibration import dead_leaves, unet_inputs
 from paint_by_example.cli import main
 from paint_by_example.compiled import OpenVINONetwork, choose_backend, compile_network, has_bfloat16, has_openvino
+from paint_by_example.guidance import within_interval
 from paint_by_example.presets import PRESETS, find_preset
 from paint_by_example.record import read_record
-from paint_by_example.sampling import within_interval
 from tests import tiny
 
 needs_openvino = pytest.mark.skipif(not has_openvino(), reason="openvino is not installed")

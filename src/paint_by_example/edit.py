@@ -21,6 +21,7 @@ from . import __version__
 from .compiled import BackendName, choose_backend
 from .crops import box_mask, context_crop, crop_image, crop_mask, mask_bounds, paste_back, resize, resize_mask
 from .errors import MaskError, PictureError, UserError
+from .guidance import check_interval
 from .images import Box, Picture, image_tensor, load_image, load_mask, mask_tensor, save_image, tensor_image
 from .inputs import Blend, Encoded, Exemplar, as_list, check_seeds, common_count, exemplar_pictures
 from .painter import GUIDANCE_SCALE, Painter
@@ -29,7 +30,6 @@ from .record import File, Record, Region, picture_file
 from .sampling import (
     SchedulerName,
     Step,
-    check_interval,
     default_steps,
     first_step,
     in_step,

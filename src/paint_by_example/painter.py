@@ -16,6 +16,7 @@ from .calibration import unet_inputs
 from .compat import BEHAVIOURS, Behaviour, Compat, check_compat, fit_exemplar, global_generator, guidance, latent_mask
 from .compiled import BackendName, Network, compile_network
 from .errors import ModelError, PictureError, UserError
+from .guidance import guide, within_interval
 from .inputs import Blend, Encoded, Exemplar, exemplar_pictures
 from .record import HASH_LENGTH
 from .sampling import (
@@ -27,9 +28,7 @@ from .sampling import (
     draw_batch,
     draw_noise,
     first_step,
-    guide,
     timesteps,
-    within_interval,
 )
 from .switches import Switches
 

@@ -142,7 +142,7 @@ class PaintByExamplePipeline(Editor):
             seeds: in place of ``generator``: one for all results or one for each. Several seeds of one source, mask and
                 exemplar give as many results.
             strength: share of the noise levels that is visited, above 0; below 1 it starts from the source, noised.
-            guidance_rescale: 0 to 1, see `sampling.guide`.
+            guidance_rescale: 0 to 1, see `guidance.guide`.
             padding_mask_crop: paint only a square with this many pixels around the mask, at the model's resolution, and
                 paste it back: pixels outside the mask stay as they are. For pictures, not tensors.
             callback_on_step_end: called with the pipeline, step, timestep and a dictionary of tensors after every step.
