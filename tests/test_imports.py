@@ -17,8 +17,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 ROWS = (
     {"errors"},
     {"images", "efficientnet", "weights", "state", "processes"},
-    {"conditioning", "attention", "activations", "autoencoder", "crops", "ldm", "compat", "guidance"},
-    {"layout", "sampling", "batching", "data", "structure", "prior", "network", "record", "switches", "int8"},
+    {"conditioning", "attention", "activations", "autoencoder", "crops", "ldm", "compat", "guidance", "structure"},
+    {"layout", "sampling", "batching", "data", "prior", "network", "record", "switches", "int8"},
     {"compiled", "calibration"},
     {"checkpoint", "inputs", "settings", "presets"},
     {"painter"},
