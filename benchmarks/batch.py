@@ -51,7 +51,7 @@ class Options:
     """Edits whose calls of the U-Net are made as one."""
     processes: int = 1
     """Time as many processes too; not for tiny."""
-    repeats: int = 5
+    repeats: int = 3
     """Turns of each way; medians are printed."""
     json: bool = False
     """Print one JSON object."""
@@ -111,13 +111,13 @@ def measure(options: Options) -> dict[str, Any]:
         tasks = make_tasks(folder, options)
         single = load(options)
 
-        def loop(editor: BatchEditor | None, output: Path) -> None:
+        def loop(editor: BatchEditor | None, output: Path, tasks: list[Task]) -> None:
             for task in tasks:
                 row = task.row
                 edited = single.edit(row.source, exemplar=row.exemplars[0], box=row.boxes[0], **row.settings)
                 edited.save(output / task.result)
 
-        def batch(editor: BatchEditor | None, output: Path) -> None:
+        def batch(editor: BatchEditor | None, output: Path, tasks: list[Task]) -> None:
             assert editor is not None
             editor.run(tasks)
 
@@ -126,13 +126,14 @@ def measure(options: Options) -> dict[str, Any]:
         times: dict[str, list[float]] = {way: [] for way in names}
         first = dataclasses.replace(tasks[0].row, source=tasks[-1].row.exemplars[0], exemplars=(tasks[0].row.source,))
         for turn in range(options.repeats + 1):
+            now = tasks if turn else tasks[:1]  # the first turn warms up
             for way, (run, size) in ways.items():
                 output = folder / f"{way}-{turn}"
                 output.mkdir()
                 editor = BatchEditor(load(options), output, size) if size else None  # which has encoded nothing yet
                 since = time.perf_counter()
-                run(editor, output)
-                if turn:  # the first one warms up
+                run(editor, output, now)
+                if turn:
                     times[way].append(time.perf_counter() - since)
             for way in names[len(ways) :]:
                 size = options.batch if way == "processes_batched" else 1
@@ -143,12 +144,12 @@ def measure(options: Options) -> dict[str, Any]:
                     dataclasses.replace(tasks[0], row=first, result="first.png"),
                 )
                 since = time.perf_counter()
-                workers.run(tasks)
+                workers.run(now)
                 if turn:
                     times[way].append((time.perf_counter() - since) / options.processes)
                 for connection in workers.connections:
                     connection.send(None)
-        where = {way: folder / f"{way}-0" / ("0" if way not in ways else "") for way in names}
+        where = {way: folder / f"{way}-1" / ("0" if way not in ways else "") for way in names}
         pictures = {
             way: [np.asarray(Image.open(where[way] / task.result)).astype(int) for task in tasks] for way in names
         }

@@ -1,6 +1,6 @@
 """What an exemplar library of 100,000 pictures takes: to add, to open, to search; and what a fit to the hole finds.
 
-    python benchmarks/library.py [--count 100000] [--composites data/composites] [--json]
+    python benchmarks/library.py [--count 100000] [--lance] [--composites data/composites] [--json]
 
 Features are made up: random, in clusters, with a spectrum that falls off. Those of the real pictures in --composites
 come from the model. "plain" is numpy's product in float32, which the library's search has to agree with; "index" is the
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from paint_by_example.library import Encoder, Library, Search, make_index
+from paint_by_example.library import Encoder, Library, Search, make_index, open_library, open_search
 from paint_by_example.library.adding import read_picture
 from paint_by_example.library.encoder import encode
 from paint_by_example.library.searching import Hole
@@ -44,6 +45,8 @@ class Options:
     """Pictures whose features are made up."""
     size: int = 768
     """F, numbers of each."""
+    lance: bool = False
+    """Also keep them in LanceDB, and search there with its index and without."""
     composites: Path | None = None
     """From pbe prepare composites: also add its pictures, and measure the fit to the hole on its held-out scenes."""
     real: int = 500
@@ -89,15 +92,14 @@ def summary(name: str, times: list[tuple[float, float]]) -> dict[str, float]:
     }
 
 
-def add(folder: Path, options: Options) -> dict[str, Any]:
+def fill(place: Path, options: Options, together: int) -> None:
     """Write a library of made-up features, with thumbnails as large as real ones."""
     rows = made_up(options.count, options.size)
     noise = np.random.default_rng(1)
     thumbnails = [noise.bytes(3000) for _ in range(64)]
-    wall = time.perf_counter()
-    with Library(folder, Encoder("made up", options.size, "made up", None)) as library, library.writing():
-        for start in range(0, options.count, BATCH):
-            part = rows[start : start + BATCH]
+    with open_library(place, Encoder("made up", options.size, "made up", None)) as library, library.writing():
+        for start in range(0, options.count, together):
+            part = rows[start : start + together]
             aspects = np.exp(0.5 * noise.standard_normal(len(part)))
             colours = noise.random((len(part), 3))
             new = [
@@ -109,6 +111,12 @@ def add(folder: Path, options: Options) -> dict[str, Any]:
                 "insert into files values (?, ?, 1, 1)", [(f"/made/up/{n}.jpg", n) for n in numbers]
             )
             library.commit()
+
+
+def add(folder: Path, options: Options) -> dict[str, Any]:
+    """Write a library, and its index."""
+    wall = time.perf_counter()
+    fill(folder, options, BATCH)
     seconds = time.perf_counter() - wall
     wall, processor = time.perf_counter(), time.process_time()
     with Library(folder) as library:
@@ -170,6 +178,41 @@ def search(folder: Path) -> dict[str, Any]:
             figures |= summary(name, values[5:])
     recall = {"agree_with_plain": agree / NEAREST / QUERIES, "index_recall": recalled / NEAREST / QUERIES}
     return figures | recall | {"memory_peak_mb": round(memory)}
+
+
+def lance(folder: Path, options: Options) -> dict[str, Any]:
+    """Write a library in LanceDB, and search it there; recall against the exact search of the other library."""
+    place = folder.with_suffix(".lance")
+    figures: dict[str, Any] = {}
+    wall = time.perf_counter()
+    fill(place, options, 20 * BATCH)
+    figures["lance_add_seconds"] = round(time.perf_counter() - wall, 1)
+    figures["lance_mb"] = round(sum(path.stat().st_size for path in place.rglob("*") if path.is_file()) / 1e6)
+    rng = np.random.default_rng(2)
+    with Library(folder) as library:
+        exact = Search(library, indexed=False)
+        chosen = rng.choice(exact.ids, QUERIES // 2)
+        spread = 0.3 * exact.matrix[:1000].std(0)
+        queries = [library.features()[n] + spread * rng.standard_normal(options.size) for n in chosen]
+        expected = [{one.entry.id for one in exact.nearest(query, NEAREST)} for query in queries]
+    with open_library(place) as library:
+        wall = time.perf_counter()
+        pages, size = (library.rows.execute(f"pragma {one}").fetchone()[0] for one in ("page_count", "page_size"))
+        figures |= {
+            "lance_rows_seconds": round(time.perf_counter() - wall, 1),
+            "lance_rows_mb": round(pages * size / 1e6),
+        }
+        for way in ("lance", "lance_index"):
+            if way == "lance_index":
+                wall = time.perf_counter()
+                make_index(library)
+                figures["lance_index_seconds"] = round(time.perf_counter() - wall, 1)
+            search, times, same = open_search(library), [], []
+            for query, right in zip(queries, expected, strict=True):
+                times.append(timed(partial(search.nearest, query, NEAREST)))
+                same.append(len(right & {one.entry.id for one in search.nearest(query, NEAREST)}))
+            figures |= summary(way, times[5:]) | {f"{way}_recall": sum(same) / NEAREST / len(queries)}
+    return figures
 
 
 def real(folder: Path, options: Options) -> dict[str, Any]:
@@ -256,6 +299,8 @@ def measure(options: Options) -> dict[str, Any]:
         folder = options.folder or Path(name)
         figures = add(folder / "made-up", options)
         again = [sys.executable, __file__, "--opened", str(folder / "made-up"), "--json"]
+        if options.lance:
+            figures |= lance(folder / "made-up", options)
         figures |= json.loads(subprocess.run(again, check=True, capture_output=True, text=True).stdout)
         if options.composites is not None:
             figures |= real(folder / "real", options)

@@ -317,14 +317,19 @@ class LanceLibrary(Library):
             self.pictures.optimize()
 
     def make_index(self) -> int:
-        """Let LanceDB make its index (inverted lists of product codes); gives how many pictures there are."""
-        from lancedb.index import IvfPq
+        """Let LanceDB make its indices: of features (inverted lists of product codes) and of numbers.
+
+        Returns:
+            How many pictures there are.
+        """
+        from lancedb.index import BTree, IvfPq
 
         count = int(self.pictures.count_rows())
         if count < TRAINED:
             raise DataError(f"an index takes at least {TRAINED} pictures, and there are {count}; search without one")
         with self._errors():
             self.pictures.create_index("features", config=IvfPq(distance_type="l2"))
+            self.pictures.create_index("id", config=BTree())
         return count
 
 
