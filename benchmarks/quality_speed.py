@@ -46,7 +46,7 @@ from paint_by_example.evaluation.seam import seam_visibility
 from paint_by_example.evaluation.statistics import Moments
 from paint_by_example.pipeline import PaintByExamplePipeline
 from paint_by_example.presets import PRESETS, Preset
-from paint_by_example.sampling import default_steps, make_scheduler, predict_noise, seeded_generators
+from paint_by_example.sampling import make_scheduler, predict_noise, seeded_generators
 
 EXACT = PRESETS["exact"]
 BF16 = ("openvino-bf16", "openvino")
@@ -134,10 +134,15 @@ class Options:
     """Edits painted at once, but for the times."""
     repeats: int = 5
     """Edits of each technique that are timed."""
+    student: str | None = None
+    """A model from `pbe distill` of it, to measure beside it."""
     only: tuple[str, ...] = ()
-    """Techniques beside exact, agreement and canvas; all by default."""
+    """Techniques beside exact, agreement, canvas and student; all by default."""
     json: Path | None = None
     """File for all figures."""
+
+
+Methods = dict[str, tuple[PaintByExamplePipeline, Preset]]
 
 
 def network_of(pipeline: PaintByExamplePipeline, how: Preset) -> Network | None:
@@ -151,7 +156,7 @@ def settings_of(pipeline: PaintByExamplePipeline, how: Preset) -> dict[str, Any]
     """What `Painter.paint` is told in a technique."""
     solver = pipeline.scheduler if how.scheduler is None else make_scheduler(how.scheduler, pipeline.scheduler)
     return {
-        "steps": how.steps or default_steps(solver),
+        "steps": how.steps or pipeline.default_steps(solver),
         "scheduler": solver,
         "guidance_interval": how.guidance_interval,
     }
@@ -177,14 +182,12 @@ def interval(values: np.ndarray, seed: int = 0) -> list[float]:
     return [round(float(x), 4) for x in np.quantile(draws, (0.025, 0.975))]
 
 
-def times(
-    pipeline: PaintByExamplePipeline, item: Item, techniques: dict[str, Preset], repeats: int
-) -> dict[str, float]:
+def times(item: Item, methods: Methods, repeats: int) -> dict[str, float]:
     """Median seconds of an edit, the techniques in turn."""
-    taken: dict[str, list[float]] = {name: [] for name in techniques}
-    networks = {name: network_of(pipeline, how) for name, how in techniques.items()}
+    taken: dict[str, list[float]] = {name: [] for name in methods}
+    networks = {name: network_of(*method) for name, method in methods.items()}
     for number in range(repeats + 1):
-        for name, how in techniques.items():
+        for name, (pipeline, how) in methods.items():
             started = time.perf_counter()
             paint_all(pipeline, [item], how, 1, networks[name])
             if number:
@@ -316,10 +319,13 @@ def measure(options: Options) -> dict[str, Any]:
     techniques = {"exact": EXACT} | {
         name: how for name, how in TECHNIQUES.items() if not options.only or name in options.only
     }
-    seconds = times(pipeline, items[0], techniques, options.repeats)
+    methods: Methods = {name: (pipeline, how) for name, how in techniques.items()}
+    if options.student is not None:
+        methods["student"] = (load_pipeline(options.student), Preset(backends=PRESETS["fast"].backends))
+    seconds = times(items[0], methods, options.repeats)
     base: Judged | None = None
-    for name, how in tqdm(techniques.items(), unit="technique"):
-        judged = judge(items, paint_all(pipeline, items, how, options.batch_size, network_of(pipeline, how)))
+    for name, (painter, how) in tqdm(methods.items(), unit="technique"):
+        judged = judge(items, paint_all(painter, items, how, options.batch_size, network_of(painter, how)))
         base = base or judged
         row = {"seconds": round(seconds[name], 4), "times": round(seconds["exact"] / seconds[name], 2)}
         result["rows"][name] = row | judged.against(base) | {"settings": asdict(how)}

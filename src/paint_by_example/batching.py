@@ -13,7 +13,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,10 @@ WORTH = 0.9  # a batch is used if an edit's share of its time is at most this pa
 class Call:
     """What one edit asks of the network."""
 
-    def __init__(self, x: Tensor, t: Tensor, condition: Tensor) -> None:
-        self.given = (x, t, condition)
+    def __init__(self, x: Tensor, t: Tensor, condition: Tensor, scale: Tensor | None) -> None:
+        self.given = (x, t, condition, scale)
         self.x, self.t, self.condition = x, t.expand(len(x)), condition.expand(len(x), -1, -1)
+        self.scale = None if scale is None else scale.expand(len(x), -1)
         self.answer: Tensor | None = None
         self.error: BaseException | None = None
 
@@ -81,9 +82,9 @@ class SharedNetwork:
                 self.network.forward = self.forward
             self.changed.notify_all()
 
-    def __call__(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor) -> Any:
-        """As the U-Net's own: x (B, C, h, w), t () or (B,), condition (B, 1, D); gives a sample like x."""
-        call = Call(x, t, encoder_hidden_states)
+    def __call__(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor, timestep_cond: Tensor | None = None) -> Any:
+        """As the U-Net's own: x (B, C, h, w), t () or (B,), condition (B, 1, D), λ (1 or B, W) or None; like x."""
+        call = Call(x, t, encoder_hidden_states, timestep_cond)
         with self.changed:
             self.waiting.append(call)
             self.changed.notify_all()
@@ -112,11 +113,11 @@ class SharedNetwork:
         error: BaseException | None = None
         try:
             if len(calls) == 1:  # untouched, so that an edit alone is the same bit for bit
-                x, t, condition = calls[0].given
-                answers = [self.forward(x, t, encoder_hidden_states=condition).sample]
+                answers = [self._forward(*calls[0].given)]
             else:
                 x, t, condition = (torch.cat([getattr(one, name) for one in calls]) for name in ("x", "t", "condition"))
-                sample = self.forward(x, t, encoder_hidden_states=condition).sample
+                scales = [one.scale for one in calls if one.scale is not None]  # of one network all are, or none
+                sample = self._forward(x, t, condition, torch.cat(scales) if scales else None)
                 answers = [part.clone() for part in sample.split([len(one.x) for one in calls])]
             self.observe(len(calls))
         except BaseException as problem:  # whatever it is, nobody may wait for ever
@@ -129,6 +130,10 @@ class SharedNetwork:
             for one in calls:
                 one.error = error
             self.changed.notify_all()
+
+    def _forward(self, x: Tensor, t: Tensor, condition: Tensor, scale: Tensor | None) -> Tensor:
+        told = {} if scale is None else {"timestep_cond": scale}
+        return cast(Tensor, self.forward(x, t, encoder_hidden_states=condition, **told).sample)
 
 
 class _Output:

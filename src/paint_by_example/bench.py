@@ -20,13 +20,15 @@ import torch
 from torch import Tensor
 
 from .calibration import dead_leaves
-from .compiled import BACKENDS, BackendName, Network, choose_backend
+from .compiled import BACKENDS, BackendName, Network, choose_backend, predict
 from .crops import box_mask
+from .dial import embed_scale
 from .errors import UserError
 from .images import image_tensor, mask_tensor
+from .painter import GUIDANCE_SCALE
 from .pipeline import PaintByExamplePipeline
-from .presets import PresetName, find_preset
-from .sampling import default_steps, make_scheduler, seeded_generators
+from .presets import PresetName
+from .sampling import make_scheduler, seeded_generators
 
 EXACT: tuple[BackendName, ...] = ("torch", "compile", "openvino")  # equal to rounding
 SLOW_TO_START: tuple[BackendName, ...] = ("compile", "openvino-int8")  # timed only if they are named
@@ -130,16 +132,17 @@ def time_calls(pipeline: PaintByExamplePipeline, network: Network | None) -> dic
     unet = pipeline.unet
     channels, side = 2 * int(unet.config.out_channels) + 1, int(unet.config.sample_size)
     condition = pipeline.null_condition()
+    told: tuple[Tensor, ...] = ()
+    if pipeline.scale_size is not None:
+        told = (embed_scale(GUIDANCE_SCALE, pipeline.scale_size).to(pipeline.device, unet.dtype),)
     taken = {}
     for pictures in (2, 1):
         x = torch.zeros(pictures, channels, side, side, device=pipeline.device, dtype=unet.dtype)
         conditions, t = condition.expand(pictures, -1, -1).to(x), torch.tensor(500, device=pipeline.device)
 
         def call(x: Tensor = x, conditions: Tensor = conditions, t: Tensor = t) -> None:
-            if network is not None:
-                network(x, t, conditions).flatten()[:1].cpu()  # waits for the device
-            else:
-                unet(x, t, encoder_hidden_states=conditions).sample.flatten()[:1].cpu()
+            found = predict(unet, x, t, conditions, *told) if network is None else network(x, t, conditions, *told)
+            found.flatten()[:1].cpu()  # waits for the device
 
         call()  # the first one also converts, compiles or loads kernels
         taken[pictures] = median_seconds(call)
@@ -163,16 +166,16 @@ def count_calls(pipeline: PaintByExamplePipeline, preset: PresetName | None) -> 
     Returns:
         Calls by pictures in them, the steps, and seconds.
     """
-    how = find_preset(preset)
+    how = pipeline.preset(preset)
     solver = pipeline.scheduler if how.scheduler is None else make_scheduler(how.scheduler, pipeline.scheduler)
-    steps = how.steps or default_steps(solver)
+    steps = how.steps or pipeline.default_steps(solver)
     side, latents = pipeline.image_size, int(pipeline.unet.config.out_channels)
     rng = np.random.default_rng(0)
     source, exemplar = dead_leaves(rng, side), dead_leaves(rng, pipeline.image_encoder.image_size)
     mask = box_mask((side // 4, side // 4, side * 3 // 4, side * 3 // 4), (side, side))
     counted: Counter[int] = Counter()
 
-    def nothing(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+    def nothing(x: Tensor, *_: Tensor) -> Tensor:
         counted[len(x)] += 1
         return torch.zeros_like(x[:, :latents])
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .compiled import predict
 from .crops import box_mask
 from .images import image_tensor, mask_tensor
 from .sampling import make_scheduler, seeded_generators
@@ -21,8 +22,8 @@ from .sampling import make_scheduler, seeded_generators
 EDITS, STEPS = 24, 5  # per edit that many evaluations, at levels from the noisiest to nearly clean
 LEAVES = 300
 
-Seen: TypeAlias = tuple[Tensor, Tensor, Tensor]
-"""What the network was called with: (2, C, h, w), 0-d, (2, 1, D)."""
+Seen: TypeAlias = tuple[Tensor, ...]
+"""What the network was called with: (2, C, h, w), 0-d, (2, 1, D); a distilled one also with λ, and with one picture."""
 
 
 def dead_leaves(rng: np.random.Generator, side: int) -> NDArray[np.uint8]:
@@ -53,9 +54,9 @@ def unet_inputs(painter: Any, edits: int = EDITS, seed: int = 0) -> Iterator[See
     side = painter.image_size
     seen: list[Seen] = []
 
-    def network(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        seen.append((x.clone(), t.clone(), condition.clone()))
-        return painter.unet(x, t, encoder_hidden_states=condition).sample  # type: ignore[no-any-return]
+    def network(*given: Tensor) -> Tensor:
+        seen.append(tuple(one.clone() for one in given))
+        return predict(painter.unet, *given)
 
     for number in range(edits):
         rng = np.random.default_rng([seed, number])

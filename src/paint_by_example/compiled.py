@@ -18,6 +18,7 @@ import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
 
@@ -37,10 +38,11 @@ Precision: TypeAlias = Literal["f32", "bf16", "int8"]
 VERSION = "1"  # of what this file puts into the cache; another one makes everything there anew
 
 
-Network: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""``network(x, t, condition)``: (B, C, h, w), 0-d or (B,), (B, 1, D) -> a prediction of the latent's shape."""
+Network: TypeAlias = Callable[..., Tensor]
+"""``network(x, t, condition)``: (B, C, h, w), 0-d or (B,), (B, 1, D) -> a prediction of the latent's shape; of a
+distilled model ``network(x, t, condition, scale)``, with `dial.embed_scale` of λ, (1 or B, W)."""
 
-Calibration: TypeAlias = Callable[[], Iterable[tuple[Tensor, Tensor, Tensor]]]
+Calibration: TypeAlias = Callable[[], Iterable[tuple[Tensor, ...]]]
 """Gives what a network is called with in use."""
 
 
@@ -97,10 +99,9 @@ def compile_network(unet: nn.Module, backend: BackendName, calibration: Calibrat
     if backend not in BACKENDS:
         raise UserError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
     if backend == "torch":
-        return lambda x, t, condition: cast(Tensor, unet(x, t, encoder_hidden_states=condition).sample)
+        return partial(predict, unet)
     if backend == "compile":
-        compiled = torch.compile(unet)
-        return lambda x, t, condition: cast(Tensor, compiled(x, t, encoder_hidden_states=condition).sample)
+        return partial(predict, torch.compile(unet))
     if not has_openvino():
         raise UserError(f"the backend {backend} needs the package openvino; install paint-by-example[fast-cpu]")
     if getattr(unet, "peft_config", None):
@@ -112,6 +113,12 @@ def compile_network(unet: nn.Module, backend: BackendName, calibration: Calibrat
         )
     precisions: dict[BackendName, Precision] = {"openvino-bf16": "bf16", "openvino-int8": "int8"}
     return OpenVINONetwork(unet, precisions.get(backend, "f32"), calibration=calibration)
+
+
+def predict(unet: Any, x: Tensor, t: Tensor, condition: Tensor, scale: Tensor | None = None) -> Tensor:
+    """A call of a U-Net as a `Network` is called."""
+    told = {} if scale is None else {"timestep_cond": scale}
+    return cast(Tensor, unet(x, t, encoder_hidden_states=condition, **told).sample)
 
 
 class _Traced(nn.Module):
@@ -152,9 +159,10 @@ def first_seen(unet: nn.Module, x: Tensor, condition: Tensor) -> Tensor:
     return unet.with_plan(x, condition) if isinstance(unet, LayoutUNet) else x
 
 
-def encode_time(unet: Any, t: Tensor) -> Tensor:
-    """The waves of one time step for all, (1, channels) float32."""
-    return cast(Tensor, unet.time_proj(t.reshape(-1)[:1]).float())
+def encode_time(unet: Any, t: Tensor, scale: Tensor | None = None) -> Tensor:
+    """The waves of one time step for all, and of λ where a U-Net is told it: (1 or B, channels) float32."""
+    waves = unet.time_proj(t.reshape(-1)[:1]).float()
+    return cast(Tensor, waves if scale is None else waves + unet.time_embedding.cond_proj(scale.float()))
 
 
 class OpenVINONetwork:
@@ -189,21 +197,21 @@ class OpenVINONetwork:
             if calibration is None:
                 raise UserError("the backend openvino-int8 needs to see edits first; ask the pipeline for it")
 
-    def __call__(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, condition: Tensor, scale: Tensor | None = None) -> Tensor:
         """As `Network`."""
-        shape = tuple(x.shape)
-        inputs = self._arrays(x, t, condition)
+        inputs = self._arrays(x, t, condition, scale)
+        shape = (*x.shape, len(inputs[1]))
         with self.lock:  # a compiled network has room for the numbers of one call
             if shape not in self.compiled:
-                self.compiled[shape] = self._compile(first_seen(self.unet, x, condition), condition)
+                self.compiled[shape] = self._compile(first_seen(self.unet, x, condition), condition, len(inputs[1]))
             return torch.from_numpy(self.compiled[shape](inputs)[0].copy())
 
     @torch.no_grad()
-    def _arrays(self, x: Tensor, t: Tensor, condition: Tensor) -> list[Any]:
-        tensors = first_seen(self.unet, x, condition), encode_time(self.unet, t), condition.detach()
+    def _arrays(self, x: Tensor, t: Tensor, condition: Tensor, scale: Tensor | None = None) -> list[Any]:
+        tensors = first_seen(self.unet, x, condition), encode_time(self.unet, t, scale), condition.detach()
         return [tensor.contiguous().numpy() for tensor in tensors]
 
-    def _compile(self, x: Tensor, condition: Tensor) -> Any:
+    def _compile(self, x: Tensor, condition: Tensor, times: int) -> Any:
         core = import_openvino().Core()
         precision = self.precision
         if precision == "int8":  # of what is not quantised
@@ -211,7 +219,7 @@ class OpenVINONetwork:
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
         settings["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
         settings["CACHE_DIR"] = str(self.folder / "compiled")
-        shapes = [list(x.shape), [1, -1], list(condition.shape)]
+        shapes = [list(x.shape), [times, -1], list(condition.shape)]
 
         def load() -> Any:
             model = core.read_model(self._converted(x, condition))

@@ -25,12 +25,11 @@ from .guidance import check_interval
 from .images import Box, Picture, image_tensor, load_image, load_mask, mask_tensor, save_image, tensor_image
 from .inputs import Blend, Encoded, Exemplar, as_list, check_seeds, common_count, exemplar_pictures
 from .painter import GUIDANCE_SCALE, Painter
-from .presets import PresetName, find_preset
+from .presets import PresetName
 from .record import File, Record, Region, picture_file
 from .sampling import (
     SchedulerName,
     Step,
-    default_steps,
     first_step,
     in_step,
     make_scheduler,
@@ -220,7 +219,7 @@ class Editor(Painter):
                 raise UserError(f"{name} must be a finite number, got {value}")
         if feather < 0:
             raise UserError(f"feather must be at least 0 pixels, got {feather}")
-        chosen = find_preset(preset)
+        chosen = self.preset(preset)
         scheduler = chosen.scheduler if scheduler is None else scheduler
         steps = chosen.steps if steps is None else steps
         interval = chosen.guidance_interval if guidance_interval is None else guidance_interval
@@ -230,7 +229,7 @@ class Editor(Painter):
             backend = choose_backend(wanted, self._execution_device)
         network = self.network(backend)
         solver = self.scheduler if scheduler is None else make_scheduler(scheduler, self.scheduler)
-        steps = default_steps(solver) if steps is None else steps
+        steps = self.default_steps(solver) if steps is None else steps
         timesteps(solver, steps)  # raises what there is to raise before the work, not after the exemplar is encoded
         first_step(strength, steps)
 

@@ -14,16 +14,19 @@ from torch import Tensor
 
 from .calibration import unet_inputs
 from .compat import BEHAVIOURS, Behaviour, Compat, check_compat, fit_exemplar, global_generator, guidance, latent_mask
-from .compiled import BackendName, Network, compile_network
+from .compiled import BackendName, Network, compile_network, predict
+from .dial import embed_scale
 from .errors import ModelError, PictureError, UserError
 from .guidance import guide, within_interval
 from .inputs import Blend, Encoded, Exemplar, exemplar_pictures
+from .presets import Preset, find_preset
 from .record import HASH_LENGTH
 from .sampling import (
     DrawNoise,
     Run,
     Scheduler,
     add_noise,
+    default_steps,
     denoise,
     draw_batch,
     draw_noise,
@@ -52,6 +55,7 @@ class Painter(Switches):
             result that it flags is reported, and left as it is.
         feature_extractor: carries the exemplar's size and normalisation.
         requires_safety_checker: not used.
+        student_steps: of a distilled model, see `distillation`: the steps it was made for.
     """
 
     model_cpu_offload_seq = "image_encoder->unet->vae"
@@ -70,6 +74,7 @@ class Painter(Switches):
         safety_checker: Any = None,
         feature_extractor: Any = None,
         requires_safety_checker: bool = False,
+        student_steps: int | None = None,
     ) -> None:
         super().__init__()
         if "clip_sample" not in scheduler.config:
@@ -88,6 +93,8 @@ class Painter(Switches):
         if not is_part:
             self.safety_checker = safety_checker  # a function is no part that could be saved
         self.register_to_config(requires_safety_checker=requires_safety_checker)
+        if student_steps is not None:
+            self.register_to_config(student_steps=student_steps)
 
     def register_to_config(self, **settings: Any) -> None:
         """Note parts and settings for ``model_index.json``.
@@ -113,6 +120,25 @@ class Painter(Switches):
     def image_size(self) -> int:
         """Side of the square the model paints best, pixels."""
         return int(self.unet.config.sample_size) * self.latent_factor
+
+    @property
+    def scale_size(self) -> int | None:
+        """Width of the embedding of λ that a distilled U-Net is told; None for one that is guided."""
+        size = self.unet.config.get("time_cond_proj_dim")
+        return None if size is None else int(size)
+
+    def default_steps(self, solver: Scheduler) -> int:
+        """How many steps an edit takes if nobody says."""
+        return int(self.config.get("student_steps") or default_steps(solver))
+
+    def preset(self, name: str | None) -> Preset:
+        """What a preset sets; a distilled model keeps its own steps, and only who runs it changes.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        preset = find_preset(name)
+        return preset if self.scale_size is None else Preset(backends=preset.backends)
 
     @property
     def compat(self) -> Compat | None:
@@ -372,16 +398,19 @@ class Painter(Switches):
             z_T = add_noise(z_0, z_T, timesteps(solver, steps)[start], solver)
         m = m.repeat_interleave(copies, 0)
 
-        def predict(z_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        scale = guidance(guidance_scale, behaviour.guided)
+        told: tuple[Tensor, ...] = ()
+        if self.scale_size is not None:
+            told = (embed_scale(scale, self.scale_size).to(device, dtype),)
+
+        def ask(z_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
             repeats = len(z_t) // len(z_masked)  # two where guidance asks for both predictions at once
             x = self.unet_input(z_t, z_masked.repeat(repeats, 1, 1, 1), m.repeat(repeats, 1, 1, 1))
-            if network is not None:
-                return network(x, t, condition)
-            return cast(Tensor, self.unet(x, t, encoder_hidden_states=condition).sample)
+            return predict(self.unet, x, t, condition, *told) if network is None else network(x, t, condition, *told)
 
-        scale = guidance(guidance_scale, behaviour.guided)
-        guided = guide(predict, condition, self.null_condition(), scale, guidance_rescale)
-        unguided = guide(predict, condition, self.null_condition(), 1.0)
+        # A distilled network is told λ, and gives in one call what guidance makes of two.
+        guided = guide(ask, condition, self.null_condition(), 1.0 if told else scale, guidance_rescale)
+        unguided = guide(ask, condition, self.null_condition(), 1.0)
         guided = within_interval(guided, unguided, guidance_interval, int(solver.config.num_train_timesteps))
         yield from denoise(guided, z_T, solver, steps, eta=eta, generators=own, start=start, draw=self._draw)
 

@@ -377,6 +377,8 @@ def _load(cls: type[PaintByExamplePipeline], model: str | Path, options: dict[st
 
     device = choose_device("cpu" if device_map is None else device_map)
     stored = read_model(model, without=given, **files, download=cls.download, **hub)
+    if "student_steps" in stored.index:
+        settings["student_steps"] = stored.index["student_steps"]
     with readable(model):
         parts = stored.load(device, dtype) | given
         check_fit(parts, model)

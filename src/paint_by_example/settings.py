@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -175,3 +175,72 @@ class TrainConfig:
             raise UserError(f"drop_exemplar is a probability, in [0, 1], got {self.drop_exemplar}")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
+
+
+@dataclass
+class DistillConfig:
+    """Distil a model: a student that needs few steps, and is told λ, with which it makes one evaluation of two."""
+
+    data: Path
+    """As for pbe train."""
+    output: Path
+    """Folder of the run: checkpoints, log, and the student in model/ at the end."""
+    init: str = "embedded"
+    """Model to distil: a folder, a file, the embedded one, or a name on the hub."""
+    student_steps: int = 4
+    """Steps that the student is made for; it takes so many unless it is told otherwise."""
+    teacher_steps: int = 4
+    """Of the guided teacher, to one of the student's; each costs two evaluations."""
+    least_scale: float = 1.0
+    """The smallest λ that the student learns."""
+    most_scale: float = 8.0
+    """The largest."""
+    lora_rank: int = 0
+    """Rank of low-rank weights beside those of the U-Net's attention, which learn instead of all of it; they are merged
+    into the student. 0 is no LoRA."""
+    features: Path | None = None
+    """As for pbe train: exemplar features of composites computed ahead (.npy)."""
+    ahead: int = 0
+    """As for pbe train: examples whose latents are computed once; 0 draws each anew."""
+    steps: int = 5_000
+    """Optimiser steps in all."""
+    batch_size: int = 32
+    """Examples a step."""
+    learning_rate: float = 1e-4
+    """Peak learning rate."""
+    warmup_steps: int = 100
+    """Steps over which the learning rate rises."""
+    decay_steps: int = 0
+    """Last steps over which it falls to 0."""
+    outside_weight: float = 1.0
+    """Weight of the error where the picture is kept, against 1 where it is painted."""
+    ema_decay: float = 0.999
+    """Decay of the moving average of the weights, which is what is saved."""
+    seed: int = 0
+    """Of data, noise, levels and λ."""
+    workers: int = 1
+    """Processes that make the data."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the networks' products."""
+    compile: bool = False
+    """Compile both U-Nets: some minutes at the start, faster steps."""
+    checkpoint_every: int = 250
+    """Steps between checkpoints."""
+    log_every: int = 50
+    """Steps between lines of log.jsonl."""
+    device: str | None = None
+    """cpu, cuda, ...; the best there is by default."""
+
+    def __post_init__(self) -> None:
+        for name in ("student_steps", "teacher_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.least_scale <= self.most_scale < math.inf:
+            raise UserError(f"least_scale {self.least_scale} is above most_scale {self.most_scale}")
+        self.training()  # says what is wrong with the rest
+
+    def training(self) -> TrainConfig:
+        """The settings it has in common with training."""
+        own = {"student_steps", "teacher_steps", "least_scale", "most_scale"}
+        shared = {field.name: getattr(self, field.name) for field in fields(DistillConfig) if field.name not in own}
+        return TrainConfig(**shared, max_grad_norm=1.0, drop_exemplar=0.0, weight_decay=0.0)

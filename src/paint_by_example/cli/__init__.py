@@ -19,6 +19,7 @@ from .arguments import UsageError, parse
 from .batch import batch, batch_options
 from .bench import Bench, bench
 from .compare import Compare, compare
+from .distill import distill, distill_options
 from .edit import Edit, edit
 from .evaluate import evaluate, evaluate_options
 from .library import library, library_options
@@ -55,6 +56,7 @@ COMMANDS = {
     "convert": Command("write a model in another layout", lambda: Convert, convert),
     "prepare": Command("turn downloads into training data", lambda: Prepare, prepare),
     "train": Command("train a model", train_options, train),
+    "distill": Command("make a model that needs few steps", distill_options, distill),
     "evaluate": Command("edit a benchmark, measure the results", evaluate_options, evaluate),
     "compare": Command("lay methods side by side", lambda: Compare, compare),
     "sweep": Command("vary settings, all else alike", lambda: Sweep, sweep),

@@ -23,7 +23,7 @@ from ..images import save_image
 from ..inputs import check_seeds
 from ..painter import GUIDANCE_SCALE
 from ..pipeline import PaintByExamplePipeline, load_pipeline
-from ..sampling import SchedulerName, default_steps, make_scheduler, seeded_generators
+from ..sampling import SchedulerName, make_scheduler, seeded_generators
 from .baselines import BASELINES
 from .benchmark import Benchmark, Item, Pixels
 
@@ -66,7 +66,7 @@ def model_method(
     solver = (
         pipeline.scheduler if settings.scheduler is None else make_scheduler(settings.scheduler, pipeline.scheduler)
     )
-    steps = settings.steps or default_steps(solver)
+    steps = settings.steps or pipeline.default_steps(solver)
 
     def whole(items: Sequence[Item], seeds: Sequence[int]) -> list[Pixels]:
         results: list[Pixels] = []

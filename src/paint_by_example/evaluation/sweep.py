@@ -13,7 +13,7 @@ from ..compiled import BACKENDS, choose_backend
 from ..errors import UserError
 from ..pipeline import PaintByExamplePipeline
 from ..presets import find_preset, parse_interval
-from ..sampling import SCHEDULERS, default_steps, make_scheduler
+from ..sampling import SCHEDULERS, make_scheduler
 from .benchmark import Item, Pixels
 from .editing import Method, paint
 from .sheet import picture_sheet
@@ -94,12 +94,12 @@ def swept_method(pipeline: PaintByExamplePipeline, settings: dict[str, Any]) -> 
         settings: of `SETTINGS`; what is not among them is the model's own.
     """
     own = ("seed", "scheduler", "steps", "preset", "backend")
-    preset = find_preset(settings.get("preset"))
+    preset = pipeline.preset(settings.get("preset"))
     given: dict[str, Any] = {"guidance_interval": preset.guidance_interval}
     given |= {name: value for name, value in settings.items() if name not in own}
     chosen = settings.get("scheduler") or preset.scheduler
     solver = pipeline.scheduler if chosen is None else make_scheduler(chosen, pipeline.scheduler)
-    steps = settings.get("steps") or preset.steps or default_steps(solver)
+    steps = settings.get("steps") or preset.steps or pipeline.default_steps(solver)
     backend = settings.get("backend") or choose_backend(preset.backends, pipeline.device)
     network = pipeline.network(backend)
 

@@ -16,7 +16,6 @@ from ..crops import context_crop
 from ..images import Box, tensor_image
 from ..inputs import Blend
 from ..record import KEY, Record
-from ..sampling import default_steps
 from .messages import Kind, Settings
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ class ExemplarModel:
     def __init__(self, pipeline: PaintByExamplePipeline, name: str, whole: bool = True) -> None:
         self.pipeline, self.name, self.whole = pipeline, name, whole
         self.image_size: int | None = pipeline.image_size
-        self.steps = default_steps(pipeline.scheduler)
+        self.steps = pipeline.default_steps(pipeline.scheduler)
         self.scheduler: str | None = type(pipeline.scheduler).__name__
 
     def network(self) -> tuple[torch.nn.Module, torch.Tensor] | None:
