@@ -1,6 +1,6 @@
-"""How many edits a second `pbe batch` makes against a loop of single edits, where eight rows share a source.
+"""How many edits a second `pbe batch` makes against a loop of single edits, where eight rows share a source or do not.
 
-    python benchmarks/batch.py [--model tiny] [--json]
+    python benchmarks/batch.py [--model tiny] [--sources 8] [--json]
 
 The ways take turns, so that whatever else the machine does meets all of them. Each reads its pictures from files and
 writes its results to files; the model is loaded once for all. "shared" is what pbe batch does by default, whose results
@@ -42,7 +42,9 @@ class Options:
     device: str = "cpu"
     """Where."""
     rows: int = 8
-    """Edits of one source."""
+    """Edits."""
+    sources: int = 1
+    """Different ones among them."""
     exemplars: int = 2
     """Different ones among them."""
     steps: int | None = None
@@ -81,15 +83,17 @@ class Workers:
 
 
 def make_tasks(folder: Path, options: Options) -> list[Task]:
-    """Rows of one source, with its pictures."""
-    Image.fromarray(data.coffee()).save(folder / "source.png")
+    """Rows, with their pictures."""
+    for number in range(options.sources):
+        Image.fromarray(np.roll(data.coffee(), 20 * number, 1)).save(folder / f"source-{number}.png")
     for number, picture in enumerate((data.chelsea(), data.astronaut(), data.rocket())[: options.exemplars]):
         Image.fromarray(picture).save(folder / f"exemplar-{number}.png")
     tasks = []
     for number in range(options.rows):
         exemplar = str(folder / f"exemplar-{number % options.exemplars}.png")
         settings: dict[str, Any] = {"seed": number} | ({} if options.steps is None else {"steps": options.steps})
-        row = Row(number + 1, str(folder / "source.png"), (), ((200, 60, 440, 300),), (exemplar,), settings)
+        source = str(folder / f"source-{number % options.sources}.png")
+        row = Row(number + 1, source, (), ((200, 60, 440, 300),), (exemplar,), settings)
         tasks.append(Task(str(number), row, f"{number}.png"))
     return tasks
 

@@ -28,6 +28,7 @@ from paint_by_example.library import (
 )
 from paint_by_example.library.lance import LanceLibrary, is_lance
 from paint_by_example.library.store import NewPicture
+from paint_by_example.server.library import Exemplars
 from tests import tiny
 from tests.test_library_text import save_clip
 
@@ -186,5 +187,13 @@ def test_the_command(tmp_path: Path, models: dict[str, Path], capsys: pytest.Cap
     assert json.loads(capsys.readouterr().out)["added"] == 6
     assert main(["library", "search", "--like", str(folder / "3.png"), "--top", "1", "--json", *place]) == 0
     assert json.loads(capsys.readouterr().out)["paths"] == [str(folder / "3.png")]
+    given = ["edit", str(folder / "0.png"), "--box", "2,2,20,20", "--steps", "2", "--output", str(tmp_path / "out.png")]
+    assert main([*given, "--exemplar-from", place[1], "--like", str(folder / "3.png"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["exemplar"] == str(folder / "3.png")
+    served = Exemplars(place[1])
+    assert [one.id for one in served.browse([], 4, 2).pictures] == [4, 5]
+    assert served.rank(served.like_one(3, []), [], 0, 1).pictures[0].id == 3
+    assert served.picture(3)[0] == (folder / "3.png").read_bytes()
     assert main(["library", "remove", str(folder / "below"), *place]) == 0
+    assert served.browse([], 0, 9).total == 4
     assert capsys.readouterr().out == "removed 2\n"
