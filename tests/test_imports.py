@@ -21,7 +21,7 @@ ROWS = (
     {"layout", "sampling", "batching", "data", "prior", "network", "record", "switches", "int8", "dial"},
     {"compiled"},
     {"calibration"},
-    {"checkpoint", "inputs", "settings", "presets"},
+    {"checkpoint", "inputs", "settings", "presets", "pose"},
     {"painter"},
     {"edit"},
     {"pipeline"},

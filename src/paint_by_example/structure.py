@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import cv2
 import numpy as np
@@ -145,6 +145,6 @@ def sketch(drawing: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return as_rgb(255 - grey if np.median(grey) > 127 else grey)
 
 
-def as_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def as_rgb(grey: NDArray[Any]) -> NDArray[np.uint8]:
     """(H, W) as (H, W, 3)."""
     return np.repeat(np.asarray(grey, np.uint8)[..., None], 3, axis=2)
