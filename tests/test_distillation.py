@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,21 @@ def test_shared_calls_tell_each_edit_its_own_scale() -> None:
     scales = embed_scale(torch.tensor([2.0, 7.0]), 64)
     with torch.no_grad():
         apart = [predict(unet, x[[n]], t, condition[[n]], scales[[n]]) for n in range(2)]
-        shared = SharedNetwork(unet)
-        together = shared._forward(x, t.expand(2), condition, scales)
+    sizes: list[int] = []
+    shared = SharedNetwork(unet, sizes.append, patient=True)
+
+    @torch.no_grad()
+    def call(n: int) -> Tensor:
+        try:
+            found: Tensor = unet(x[[n]], t, encoder_hidden_states=condition[[n]], timestep_cond=scales[[n]]).sample
+            return found
+        finally:
+            shared.end()
+
+    shared.begin(2)
+    with ThreadPoolExecutor() as threads:
+        together = torch.cat(list(threads.map(call, range(2))))
+    assert sizes == [2]
     torch.testing.assert_close(together, torch.cat(apart), rtol=1e-4, atol=1e-4)
 
 

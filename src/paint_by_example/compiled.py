@@ -174,6 +174,7 @@ class OpenVINONetwork:
             if the processor has it.
         folder: of the cache; the user's by default.
         calibration: for int8, if the cache does not have it.
+        unquantised: for int8, patterns of names of operations that stay as they are; those that lose most by default.
 
     Raises:
         UserError: it has to be quantised and there is nothing to do it with.
@@ -185,8 +186,10 @@ class OpenVINONetwork:
         precision: Precision,
         folder: Path | None = None,
         calibration: Calibration | None = None,
+        unquantised: tuple[str, ...] | None = None,
     ) -> None:
         self.unet, self.precision, self.calibration = unet, precision, calibration
+        self.unquantised = (*FLOAT, last_block(unet)) if unquantised is None else unquantised
         self.folder = (folder or cache_folder()) / content_key(unet)
         self.path = self.folder / f"unet-{precision}.xml"
         self.compiled: dict[tuple[int, ...], Any] = {}
@@ -244,7 +247,7 @@ class OpenVINONetwork:
         if self.precision == "int8":
             assert self.calibration is not None  # as the constructor saw to, unless the cache was lost since
             seen = [self._arrays(*one) for one in self.calibration()]
-            model = quantise(model, seen, (*FLOAT, last_block(self.unet)))
+            model = quantise(model, seen, self.unquantised)
         # Under another name first: what has its name is whole.
         self.folder.mkdir(parents=True, exist_ok=True)
         beside = self.folder / f"{uuid.uuid4().hex}.xml"
