@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paint_by_example.errors import UserError
-from paint_by_example.guidance import guide
+from paint_by_example.guidance import guide, guide_with_structure
 from paint_by_example.sampling import seeded_noise
 
 
@@ -103,3 +103,83 @@ def test_rescaling_brings_the_deviation_back(rescale):
 def test_a_rescaling_that_cannot_be(rescale):
     with pytest.raises(UserError, match="guidance_rescale must be between 0 and 1"):
         guide(Conditional(), CONDITION, NULL, 7.0, rescale)
+
+
+SECOND = torch.tensor([[[2.0, -1.0]]], dtype=torch.float64)
+
+
+def test_a_second_condition_takes_its_share_of_the_first_ones_place():
+    z_t, model = noise(1, 2, 3), Conditional()
+    e = guide(model, CONDITION, NULL, 5.0, second=(SECOND, 0.25))(z_t, T)
+    first, null = predictions(z_t)
+    other = Conditional()(z_t, T, SECOND.expand(3, -1, -1))
+    torch.testing.assert_close(e, null + 5 * (0.75 * first + 0.25 * other - null), rtol=0, atol=1e-12)
+    assert [len(z) for z, _, _ in model.calls] == [9]
+    alone = guide(model, CONDITION, NULL, 1.0, second=(SECOND, 0.25))(z_t, T)
+    torch.testing.assert_close(alone, 0.75 * first + 0.25 * other, rtol=0, atol=1e-12)
+
+
+def test_a_second_condition_without_a_share_changes_nothing():
+    z_t, model = noise(1, 2, 3), Conditional()
+    e = guide(model, CONDITION, NULL, 5.0, second=(SECOND, 0.0))(z_t, T)
+    assert torch.equal(e, guide(Conditional(), CONDITION, NULL, 5.0)(z_t, T))
+    assert [len(z) for z, _, _ in model.calls] == [6]
+
+
+class Structured(Conditional):
+    """What sees the structure in some parts of its batch."""
+
+    def __call__(self, z_t, t, condition, told=(False,)):
+        e = super().__call__(z_t, t, condition)
+        self.told = told
+        seen = torch.cos(3 * z_t) + 0.3 * condition.mean((1, 2)).view(-1, 1, 1, 1)
+        flags = torch.tensor(told, dtype=z_t.dtype).repeat_interleave(len(z_t) // len(told))
+        return e + flags.view(-1, 1, 1, 1) * seen
+
+
+def both(z_t, condition, told):
+    return Structured()(z_t, T, condition.expand(3, -1, -1), (told,))
+
+
+@given(scale=st.floats(-9, 9, allow_subnormal=False), structure_scale=st.floats(1.1, 9, allow_subnormal=False))
+@settings(max_examples=30, deadline=None)
+def test_two_guidances_are_their_formula(scale, structure_scale):
+    z_t, model = noise(1, 2, 3), Structured()
+    e = guide_with_structure(model, CONDITION, NULL, scale, structure_scale)(z_t, T)
+    e_null, e_s, e_cs = both(z_t, NULL, False), both(z_t, NULL, True), both(z_t, CONDITION, True)
+    expected = e_null + structure_scale * (e_s - e_null) + scale * (e_cs - e_s)
+    torch.testing.assert_close(e, expected, rtol=0, atol=1e-11)
+    assert [len(z) for z, _, _ in model.calls] == [9]
+    assert model.told == (False, True, True)
+
+
+@pytest.mark.parametrize(("structure_scale", "told"), [(1.0, True), (0.0, False)])
+def test_a_structure_of_scale_one_takes_two_predictions_and_of_scale_zero_it_is_dropped(structure_scale, told):
+    z_t, model = noise(1, 2, 3), Structured()
+    e = guide_with_structure(model, CONDITION, NULL, 5.0, structure_scale)(z_t, T)
+    e_null, e_condition = both(z_t, NULL, told), both(z_t, CONDITION, told)
+    torch.testing.assert_close(e, e_null + 5 * (e_condition - e_null), rtol=0, atol=1e-12)
+    assert [len(z) for z, _, _ in model.calls] == [6]
+
+
+def test_a_structure_that_says_nothing_changes_nothing_at_any_scale():
+    z_t, model = noise(1, 2, 3), Conditional()
+    expected = guide(model, CONDITION, NULL, 5.0, 0.5, (SECOND, 0.5))(z_t, T)
+    for structure_scale in (0.0, 0.4, 1.0, 3.0):
+        e = guide_with_structure(
+            lambda z_t, t, condition, told: model(z_t, t, condition),
+            *(CONDITION, NULL, 5.0, structure_scale, 0.5, (SECOND, 0.5)),
+        )(z_t, T)
+        torch.testing.assert_close(e, expected)
+
+
+@pytest.mark.parametrize("second", [(SECOND, -0.1), (SECOND, 1.1), (SECOND, math.nan)])
+def test_a_share_that_cannot_be(second):
+    with pytest.raises(UserError, match="source_exemplar must be between 0 and 1"):
+        guide(Conditional(), CONDITION, NULL, 7.0, second=second)
+
+
+@pytest.mark.parametrize("scale", [math.nan, math.inf])
+def test_a_structure_scale_that_cannot_be(scale):
+    with pytest.raises(UserError, match="structure_scale must be a finite number"):
+        guide_with_structure(Structured(), CONDITION, NULL, 7.0, scale)

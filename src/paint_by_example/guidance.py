@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
@@ -16,6 +17,12 @@ Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 PredictWithCondition: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`predict(z_t, t, condition)`, with one (1,D) condition per latent."""
 
+PredictTold: TypeAlias = Callable[[Tensor, Tensor, Tensor, tuple[bool, ...]], Tensor]
+"""`predict(z_t, t, condition, told)`: of n equal parts of the batch, whether each is told the source's structure."""
+
+Second: TypeAlias = tuple[Tensor, float]
+"""A second condition, (B,1,D) or (1,1,D), and its share w of what the conditions say."""
+
 
 def guide(
     predict: PredictWithCondition,
@@ -23,6 +30,7 @@ def guide(
     null_condition: Tensor,
     guidance_scale: float | Tensor,
     rescale: float = 0.0,
+    second: Second | None = None,
 ) -> Predict:
     """Close a conditional model over its condition, with classifier-free guidance (arXiv 2207.12598).
 
@@ -34,36 +42,126 @@ def guide(
     Where λ = 1 for all pictures, only the conditional half is run. Otherwise `predict` is called once with a batch of
     2B: all B pictures with the null condition, then the same B with their own, in the authors' order.
 
+    With a second condition the two are composed (arXiv 2206.01714, equation 11, with weights λ (1 - w) and λ w), which
+    is the same with e_condition = (1 - w) e_first + w e_second, and costs B more.
+
     Args:
-        predict: The model. It sees B or 2B latents and must repeat what else it closes over accordingly.
+        predict: The model. It sees B, 2B or 3B latents and must repeat what else it closes over accordingly.
         condition: (B,1,D), or (1,1,D) for all pictures.
         null_condition: (1,1,D).
         guidance_scale: λ, one for all pictures or one each, (B,).
         rescale: φ, how far to bring the guided prediction's deviation back to that of the conditional one, which a
             large λ exceeds: e ← φ e std(e_condition) / std(e) + (1 - φ) e (arXiv 2305.08891, section 3.4).
+        second: A second condition; with w = 0 as without one.
 
     Raises:
-        UserError: `rescale` is not in 0 .. 1.
+        UserError: `rescale` or w is not in 0 .. 1.
     """
-    if not 0 <= rescale <= 1:
-        raise UserError(f"guidance_rescale must be between 0 and 1, got {rescale}")
+    check_share("guidance_rescale", rescale)
+    conditions, mix = _mixed(condition, second)
     scale = torch.as_tensor(guidance_scale, dtype=torch.float64)  # () or (B,); double until it meets a prediction
     if bool((scale == 1).all()):
-        return lambda z_t, t: predict(z_t, t, condition.expand(len(z_t), -1, -1))
+        return lambda z_t, t: mix(_ask(predict, z_t, t, conditions))
 
     def guided(z_t: Tensor, t: Tensor) -> Tensor:
-        conditions = torch.cat(
-            [c.to(condition).expand(len(z_t), *condition.shape[1:]) for c in (null_condition, condition)]
-        )
-        t = torch.cat([t, t]) if t.ndim else t
-        e_null, e_condition = predict(torch.cat([z_t, z_t]), t, conditions).chunk(2)
+        e_null, *predictions = _ask(predict, z_t, t, [null_condition.to(condition), *conditions])
+        e_condition = mix(predictions)
         e = e_null + scale.view(-1, 1, 1, 1).to(e_null) * (e_condition - e_null)
-        if rescale > 0:
-            wanted, found = (x.float().std((1, 2, 3), keepdim=True) for x in (e_condition, e))
-            e = (rescale * wanted / found + (1 - rescale)).to(e) * e
-        return e
+        return _rescaled(e, e_condition, rescale)
 
     return guided
+
+
+def guide_with_structure(
+    predict: PredictTold,
+    condition: Tensor,
+    null_condition: Tensor,
+    guidance_scale: float | Tensor,
+    structure_scale: float,
+    rescale: float = 0.0,
+    second: Second | None = None,
+) -> Predict:
+    """Guidance by an exemplar c and by a structure s, each with a scale of its own.
+
+    As InstructPix2Pix guides by a picture and a text (arXiv 2211.09800, equation 3), with λ for the exemplar and μ for
+    the structure, which is told first:
+
+        e = e(∅,∅) + μ (e(∅,s) - e(∅,∅)) + λ (e(c,s) - e(∅,s))
+
+    With μ = 1 the first term is gone and it is `guide` of a model that is told the structure: two predictions. With
+    μ = 0 the structure is dropped, from the last term too, and it is `guide` of one that is not. Otherwise there are
+    three predictions, in one call with a batch of 3B: null without and with structure, then the condition with it.
+
+    Args:
+        predict: The model.
+        condition: c, (B,1,D), or (1,1,D) for all pictures.
+        null_condition: (1,1,D).
+        guidance_scale: λ, one for all pictures or one each, (B,).
+        structure_scale: μ.
+        rescale: See `guide`.
+        second: See `guide`.
+
+    Raises:
+        UserError: As `guide`, and where μ is no finite number.
+    """
+    if not math.isfinite(structure_scale):
+        raise UserError(f"structure_scale must be a finite number, got {structure_scale}")
+    if structure_scale in (0, 1):
+
+        def all_told(z_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+            return predict(z_t, t, condition, (structure_scale == 1,))
+
+        return guide(all_told, condition, null_condition, guidance_scale, rescale, second)
+
+    check_share("guidance_rescale", rescale)
+    conditions, mix = _mixed(condition, second)
+    scale = torch.as_tensor(guidance_scale, dtype=torch.float64)
+    nothing = null_condition.to(condition)
+    told = (False, *[True] * (1 + len(conditions)))
+
+    def guided(z_t: Tensor, t: Tensor) -> Tensor:
+        def some_told(z_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+            return predict(z_t, t, condition, told)
+
+        e_null, e_structure, *predictions = _ask(some_told, z_t, t, [nothing, nothing, *conditions])
+        e_both = mix(predictions)
+        e = e_null + structure_scale * (e_structure - e_null)
+        e = e + scale.view(-1, 1, 1, 1).to(e) * (e_both - e_structure)
+        return _rescaled(e, e_both, rescale)
+
+    return guided
+
+
+def _ask(predict: PredictWithCondition, z_t: Tensor, t: Tensor, conditions: Sequence[Tensor]) -> list[Tensor]:
+    """The predictions for several conditions, all of them in one call."""
+    count = len(conditions)
+    told = [condition.expand(len(z_t), *condition.shape[1:]) for condition in conditions]
+    if count == 1:
+        return [predict(z_t, t, told[0])]
+    t = torch.cat([t] * count) if t.ndim else t
+    return list(predict(torch.cat([z_t] * count), t, torch.cat(told)).chunk(count))
+
+
+def _mixed(condition: Tensor, second: Second | None) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Tensor]]:
+    """The conditions to ask for, and what makes one prediction of theirs."""
+    other, share = (condition, 0.0) if second is None else second
+    check_share("source_exemplar", share)
+    if share == 0:
+        return [condition], lambda predictions: predictions[0]
+    return [condition, other.to(condition)], lambda predictions: torch.lerp(predictions[0], predictions[1], share)
+
+
+def _rescaled(e: Tensor, e_condition: Tensor, rescale: float) -> Tensor:
+    if rescale > 0:
+        wanted, found = (x.float().std((1, 2, 3), keepdim=True) for x in (e_condition, e))
+        e = (rescale * wanted / found + (1 - rescale)).to(e) * e
+    return e
+
+
+def check_share(name: str, share: float) -> None:
+    """Raise a `UserError` where an option is no number within 0 .. 1."""
+    if not 0 <= share <= 1:
+        raise UserError(f"{name} must be between 0 and 1, got {share}")
 
 
 def check_interval(interval: tuple[float, float]) -> None:
