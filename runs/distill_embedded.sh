@@ -17,7 +17,8 @@ STEPS=${STEPS:-3000}
 # bfloat16 is quick where the processor has avx512_bf16 or AMX only.
 "$PBE" distill --data "$DATA" --init "$INIT" --output "$OUT" --steps "$STEPS" --decay-steps $((STEPS / 3)) \
   --student-steps 4 --teacher-steps 4 --batch-size 32 --learning-rate 2e-4 --outside-weight 0.1 \
-  --ahead "${AHEAD:-16384}" --workers "${WORKERS:-1}" --precision "${PRECISION:-bfloat16}" ${DEVICE:+--device "$DEVICE"}
+  --ahead "${AHEAD:-16384}" --workers "${WORKERS:-1}" --precision "${PRECISION:-bfloat16}" \
+  ${COMPILE:+--compile} ${DEVICE:+--device "$DEVICE"}
 
 "$PYTHON" benchmarks/quality_speed.py --data "$DATA" --model "$INIT" --student "$OUT/model" --edits "${EDITS:-500}" \
   --only fast draft "5 steps" student --json "$OUT/quality_speed.json"
