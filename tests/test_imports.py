@@ -16,7 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # A module imports from lower rows and, where it is a folder, from its own. `__init__` is above all since it shows them.
 ROWS = (
     {"errors"},
-    {"images", "efficientnet", "weights", "state", "processes"},
+    {"images", "efficientnet", "weights", "state", "processes", "controlnet", "harmonise"},
     {"conditioning", "attention", "activations", "autoencoder", "crops", "ldm", "compat", "guidance", "structure"},
     {"layout", "sampling", "batching", "data", "prior", "network", "record", "switches", "int8", "dial"},
     {"compiled"},
