@@ -105,6 +105,12 @@ class Bench:
             time.sleep(0.005)
         return self.view(name)
 
+    def until_begun(self, model: str, edits: int) -> None:
+        deadline = time.monotonic() + 10
+        while model not in self.shelf.made or len(self.shelf.made[model].begun) < edits:
+            assert time.monotonic() < deadline, self.shelf.made
+            time.sleep(0.005)
+
     def go(self, model: str = "one", edits: int = 1) -> None:
         for _ in range(edits * STEPS):
             self.shelf.made[model].may.release()
@@ -216,6 +222,7 @@ def test_another_model_waits_its_turn_and_no_edit_is_dropped(bench: Bench) -> No
     bench.go("one")
     bench.until(first, "done")
     bench.until(second, "running")
+    bench.until_begun("two", 1)  # the other model goes first, and that takes a while
     assert bench.jobs.loaded() == {"two", "cv2"}
     bench.go("two")
     bench.go("one")

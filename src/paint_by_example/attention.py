@@ -28,6 +28,7 @@ class OneTokenAttention(AttnProcessor2_0):  # type: ignore[misc]
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
+        regions: Any = None,
         **options: Any,
     ) -> Tensor:
         """Attend.
@@ -38,6 +39,7 @@ class OneTokenAttention(AttnProcessor2_0):  # type: ignore[misc]
             encoder_hidden_states: the condition, (B, N, D); None for attention of the positions to each other.
             attention_mask: as in diffusers; with one token there is nothing to mask.
             temb: as in diffusers.
+            regions: for self-attention, see `source_encoder`; diffusers hands it to all attentions alike.
             options: as in diffusers.
 
         Returns:

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from .data.composites import Composites
 from .data.dataset import BoxDataset, Examples
-from .data.latents import CHUNK, FIELDS, Latents, check_made_of, chunk_files, write_chunk
+from .data.guides import Guided
+from .data.latents import CHUNK, Latents, check_made_of, chunk_files, write_chunk
 from .data.recipes import RECIPES
 from .data.shards import SHARDS, ShardDataset
 from .errors import DataError, UserError
@@ -75,6 +76,8 @@ def load_steps(config: TrainConfig, first: int, pipeline: PaintByExamplePipeline
             compute_ahead(config, pipeline, data, shuffle)
         processes.wait()
         data, shuffle = Latents(config.output / "latents", config.ahead), config.seed
+    else:
+        data = with_guides(config, data)
     return Steps(data, first * config.batch_size, config.steps * config.batch_size, shuffle)
 
 
@@ -101,9 +104,12 @@ def compute_ahead(config: TrainConfig, pipeline: PaintByExamplePipeline, data: E
     made_of = {name: str(getattr(config, name)) for name in ("data", "features", "init", "seed")}
     if not config.augment:
         made_of["augment"] = str(config.augment)
+    if config.add:
+        made_of["add"] = config.add
     if not isinstance(data, Composites):  # which no recipe is about
         made_of["recipe"] = config.recipe
     check_made_of(folder, made_of)
+    data = with_guides(config, data)
     files = chunk_files(folder, config.ahead)
     missing = [number for number, (path, _) in enumerate(files) if not path.exists()]
     with tqdm(total=sum(files[number][1] for number in missing), desc="latents", unit="picture", mininterval=5) as bar:
@@ -115,7 +121,12 @@ def compute_ahead(config: TrainConfig, pipeline: PaintByExamplePipeline, data: E
                 batch = {name: value.to(pipeline.device) for name, value in batch.items()}
                 made.append({name: value.cpu() for name, value in frozen(pipeline, batch).items()})
                 bar.update(len(made[-1]["z_0"]))
-            write_chunk(path, {name: torch.cat([part[name] for part in made]).numpy() for name in FIELDS})
+            write_chunk(path, {name: torch.cat([part[name] for part in made]).numpy() for name in made[0]})
+
+
+def with_guides(config: TrainConfig, data: Examples) -> Examples:
+    """The same examples, with maps of their structure where a run learns from these."""
+    return Guided(data, config.seed) if "structure" in config.added else data
 
 
 def with_plain_errors(batches: Iterable[T]) -> Iterator[T]:

@@ -25,8 +25,10 @@ WORTH = 0.9  # a batch is used if an edit's share of its time is at most this pa
 class Call:
     """What one edit asks of the network."""
 
-    def __init__(self, x: Tensor, t: Tensor, condition: Tensor, scale: Tensor | None) -> None:
-        self.given = (x, t, condition, scale)
+    def __init__(
+        self, x: Tensor, t: Tensor, condition: Tensor, scale: Tensor | None, hints: dict[str, Any] | None = None
+    ) -> None:
+        self.given = (x, t, condition, scale, hints or {})
         self.x, self.t, self.condition = x, t.expand(len(x)), condition.expand(len(x), -1, -1)
         self.scale = None if scale is None else scale.expand(len(x), -1)
         self.answer: Tensor | None = None
@@ -34,8 +36,8 @@ class Call:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """Calls of one shape go together."""
-        return (*self.x.shape[1:], *self.condition.shape[1:], self.x.dtype)
+        """Calls of one shape go together; those with hints of a source of their own go alone."""
+        return (*self.x.shape[1:], *self.condition.shape[1:], self.x.dtype, id(self) if self.given[-1] else None)
 
 
 class SharedNetwork:
@@ -82,9 +84,11 @@ class SharedNetwork:
                 self.network.forward = self.forward
             self.changed.notify_all()
 
-    def __call__(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor, timestep_cond: Tensor | None = None) -> Any:
+    def __call__(
+        self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor, timestep_cond: Tensor | None = None, **hints: Any
+    ) -> Any:
         """As the U-Net's own: x (B, C, h, w), t () or (B,), condition (B, 1, D), λ (1 or B, W) or None; like x."""
-        call = Call(x, t, encoder_hidden_states, timestep_cond)
+        call = Call(x, t, encoder_hidden_states, timestep_cond, hints)
         with self.changed:
             self.waiting.append(call)
             self.changed.notify_all()
@@ -131,9 +135,11 @@ class SharedNetwork:
                 one.error = error
             self.changed.notify_all()
 
-    def _forward(self, x: Tensor, t: Tensor, condition: Tensor, scale: Tensor | None) -> Tensor:
+    def _forward(
+        self, x: Tensor, t: Tensor, condition: Tensor, scale: Tensor | None, hints: dict[str, Any] | None = None
+    ) -> Tensor:
         told = {} if scale is None else {"timestep_cond": scale}
-        return cast(Tensor, self.forward(x, t, encoder_hidden_states=condition, **told).sample)
+        return cast(Tensor, self.forward(x, t, encoder_hidden_states=condition, **told, **(hints or {})).sample)
 
 
 class _Output:

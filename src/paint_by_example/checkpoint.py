@@ -28,6 +28,7 @@ from .layout import LayoutUNet
 from .network import Network, check_shapes, check_tensors, first, outline, quiet, seems, shapes_of
 from .prior import vision_names
 from .sampling import SCHEDULERS
+from .source_encoder import SourceEncoder
 from .weights import read_metadata, read_tensors
 
 EMBEDDED = Path(__file__).parent / "assets" / "embedded"
@@ -38,6 +39,7 @@ KNOWN: dict[str, tuple[Any, ...]] = {
     "vae": (AutoencoderKL, PatchAutoencoder),
     "image_encoder": (PaintByExampleImageEncoder, EmbeddedImageEncoder),
     "unet": (UNet2DConditionModel, LayoutUNet),
+    "source_encoder": (SourceEncoder,),
     "scheduler": tuple(SCHEDULERS.values()),
 }
 
@@ -192,10 +194,11 @@ def _read_folder(
         raise ModelError(f"no part of {folder} has weights of the variant {variant!r}")
     if "image_encoder" not in without and listed_class(index, "image_encoder") is None and "text_encoder" in index:
         raise ModelError(f"{folder} is told by text what to paint; it seems to be {ldm.PRIOR}")
+    networks = NETWORKS if listed_class(index, "source_encoder") is None else (*NETWORKS, "source_encoder")
     return StoredModel(
         name,
         "diffusers",
-        {part: read_part(folder, part, index, variant, use_safetensors) for part in NETWORKS if part not in without},
+        {part: read_part(folder, part, index, variant, use_safetensors) for part in networks if part not in without},
         None
         if "scheduler" in without
         else _known_class(folder, "scheduler", index).from_pretrained(folder / "scheduler"),

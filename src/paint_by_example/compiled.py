@@ -115,10 +115,10 @@ def compile_network(unet: nn.Module, backend: BackendName, calibration: Calibrat
     return OpenVINONetwork(unet, precisions.get(backend, "f32"), calibration=calibration)
 
 
-def predict(unet: Any, x: Tensor, t: Tensor, condition: Tensor, scale: Tensor | None = None) -> Tensor:
-    """A call of a U-Net as a `Network` is called."""
+def predict(unet: Any, x: Tensor, t: Tensor, condition: Tensor, scale: Tensor | None = None, **hints: Any) -> Tensor:
+    """A call of a U-Net as a `Network` is called, and with what else it may be told, see `source_encoder`."""
     told = {} if scale is None else {"timestep_cond": scale}
-    return cast(Tensor, unet(x, t, encoder_hidden_states=condition, **told).sample)
+    return cast(Tensor, unet(x, t, encoder_hidden_states=condition, **told, **hints).sample)
 
 
 class _Traced(nn.Module):

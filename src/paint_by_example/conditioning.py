@@ -31,6 +31,10 @@ class ExemplarEncoder(Protocol):
 
     uncond_vector: nn.Parameter
 
+    @property
+    def feature_size(self) -> int:
+        """F."""
+
     def features(self, pixel_values: Tensor) -> Tensor:
         """The frozen part: (B, 3, S, S) to (B, F)."""
 
@@ -100,6 +104,11 @@ class PaintByExampleImageEncoder(CLIPPreTrainedModel):  # type: ignore[misc]
     def image_size(self) -> int:
         """Side of the exemplar the encoder takes, pixels."""
         return cast(int, self.config.image_size)
+
+    @property
+    def feature_size(self) -> int:
+        """F, width of the class token."""
+        return cast(int, self.config.hidden_size)
 
     def features(self, pixel_values: Tensor) -> Tensor:
         """CLIP's class token after its last norm, before any projection.
@@ -186,6 +195,11 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.uncond_vector = nn.Parameter(torch.randn((1, 1, proj_size)))
         if grid:
             self.place = nn.Parameter(torch.zeros(grid**2, width))
+
+    @property
+    def feature_size(self) -> int:
+        """F."""
+        return int(self.config.feature_size)
 
     @property
     def tokens(self) -> int:

@@ -204,6 +204,8 @@ def load_start(config: TrainConfig, device: torch.device | str) -> PaintByExampl
     stored = read_start(config)
     with readable(config.init):
         pipeline = PaintByExamplePipeline(**stored.load(device, lambda part: torch.float32))
+    if config.added:
+        pipeline.add_source_encoder(config.added, config.seed)
     pipeline.model_name = config.init
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,25 @@ class Network(nn.Module):
         lora_rank: of low-rank weights that are added to the U-Net's attention and learn instead of all else; 0 for
             none.
         seed: of their start.
+        add: parts of the source's encoder, which learn instead of all else.
 
     Raises:
         UserError: if peft is needed and not installed.
     """
 
     def __init__(
-        self, pipeline: PaintByExamplePipeline, train: str = "full", lora_rank: int = 0, seed: int = 0
+        self,
+        pipeline: PaintByExamplePipeline,
+        train: str = "full",
+        lora_rank: int = 0,
+        seed: int = 0,
+        add: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.unet = pipeline.unet
         self.encoder = pipeline.image_encoder
+        if add:
+            self.source = pipeline.source_encoder
         for name in FROZEN:
             if (part := getattr(self.encoder, name, None)) is not None:
                 part.requires_grad_(False)
@@ -52,10 +60,15 @@ class Network(nn.Module):
         dead = dead_parameters(self.unet) if getattr(self.encoder, "tokens", 1) == 1 else set()
         for name in dead:
             self.unet.get_parameter(name).requires_grad_(False)
-        if train == "mapper" or lora_rank:
+        if train == "mapper" or lora_rank or add:
             self.unet.requires_grad_(False)
-        if lora_rank:
+        if add:
+            self.source.requires_grad_(False)
+            for part in self.source.learning(add):
+                part.requires_grad_(True)
+        if lora_rank or add:
             self.encoder.requires_grad_(False)
+        if lora_rank:
             add_lora(self.unet, lora_rank, seed, dead)
 
     def trained(self) -> dict[str, nn.Parameter]:
@@ -249,7 +262,7 @@ class Learner:
 
     def __init__(self, config: TrainConfig, pipeline: PaintByExamplePipeline, processes: Processes) -> None:
         self.config, self.pipeline, self.processes = config, pipeline, processes
-        self.network = Network(pipeline, config.train, config.lora_rank, config.seed).train()
+        self.network = Network(pipeline, config.train, config.lora_rank, config.seed, config.added).train()
         if config.gradient_checkpointing:
             pipeline.unet.enable_gradient_checkpointing()
         if config.shard and processes.count > 1:
@@ -312,8 +325,8 @@ class Learner:
             return
         if self.shown is None:
             self.shown = load_start(self.config, "cpu")
-            Network(self.shown, self.config.train, self.config.lora_rank, self.config.seed)
-        named = {"unet": self.shown.unet, "encoder": self.shown.image_encoder}
+            Network(self.shown, self.config.train, self.config.lora_rank, self.config.seed, self.config.added)
+        named = {"unet": self.shown.unet, "encoder": self.shown.image_encoder, "source": self.shown.source_encoder}
         with torch.no_grad():
             for name, value in values.items():
                 part, _, rest = name.partition(".")

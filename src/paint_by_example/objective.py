@@ -25,6 +25,8 @@ from .pipeline import PaintByExamplePipeline
 from .sampling import Scheduler, add_noise
 from .settings import TrainConfig
 
+DROP_OF_SOURCE = 0.1  # probability that an example is told no structure, and that it is told no context
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -36,11 +38,14 @@ class Draws:
     """Time steps, (B,) int64."""
     noise: Tensor
     """ε, (B, C, h, w)."""
+    told: Tensor | None = None
+    """(B, 2) bool, where a `SourceEncoder` learns: whether the U-Net is told of structure and context."""
 
     def part(self, start: int, count: int) -> Draws:
         """Those of some examples."""
         these = slice(start, start + count)
-        return Draws(self.dropped[these], self.t[these], self.noise[these])
+        told = None if self.told is None else self.told[these]
+        return Draws(self.dropped[these], self.t[these], self.noise[these], told)
 
 
 def draw_step(
@@ -58,7 +63,9 @@ def draw_step(
     groups = torch.rand(-(-count // config.drop_together), generator=generator) < config.drop_exemplar
     dropped = groups.repeat_interleave(config.drop_together)[:count]
     t = draw_timesteps(count, scheduler.config.num_train_timesteps, config.timestep_power, generator)
-    return Draws(dropped, t, torch.randn((count, *shape), generator=generator))
+    noise = torch.randn((count, *shape), generator=generator)
+    told = torch.rand((count, 2), generator=generator) >= DROP_OF_SOURCE if config.add else None
+    return Draws(dropped, t, noise, told)
 
 
 def drop(condition: Tensor, null_condition: Tensor, dropped: Tensor) -> Tensor:
@@ -112,7 +119,11 @@ def diffusion_loss(
     t, noise = draws.t.to(z_0.device), draws.noise.to(z_0.device)
     z_t = add_noise(z_0, noise, t, scheduler)
     with reduced:
-        predicted = unet(pipeline.unet_input(z_t, z_masked, m), t, condition).sample
+        options: dict[str, Any] = {}
+        if draws.told is not None:
+            hints = pipeline.source_encoder(z_masked, m, latents.get("structure"), latents.get("style"))
+            options = hints.told(*draws.told.to(z_0).T).options()
+        predicted = unet(pipeline.unet_input(z_t, z_masked, m), t, condition, **options).sample
     error = (predicted.float() - prediction_target(z_0, noise, t, scheduler)).square()
     weight = loss_weight(m, config)
     return cast(Tensor, (error * weight).mean() / (weight.mean() if mean_weight is None else mean_weight))
@@ -132,7 +143,8 @@ def frozen(
             taken.
 
     Returns:
-        ``z_0`` and ``z_masked`` (B, C, h, w), ``latent_mask`` (B, 1, h, w), ``features`` (B, F).
+        ``z_0`` and ``z_masked`` (B, C, h, w), ``latent_mask`` (B, 1, h, w), ``features`` (B, F); where the model's
+        `SourceEncoder` learns of it, ``style`` (B, F), and ``structure`` as it comes.
     """
     if "z_0" in batch:
         return batch
@@ -143,12 +155,15 @@ def frozen(
     else:
         pixels = pipeline.exemplar_tensor(batch["exemplar"].cpu().numpy())
         features = pipeline.image_encoder.features(pixels.to(z_0))
-    return {
+    made = {
         "z_0": z_0,
         "z_masked": pipeline.encode_picture(source * (1 - mask), generators),
         "latent_mask": latent_mask(mask, z_0.shape[-2:]),
         "features": features,
     }
+    if pipeline.source_encoder is not None and pipeline.source_encoder.config.context:
+        made["style"] = pipeline.style(source * (1 - mask))
+    return made | ({"structure": batch["structure"]} if "structure" in batch else {})
 
 
 def draw_timesteps(count: int, steps: int, power: float, generator: torch.Generator) -> Tensor:

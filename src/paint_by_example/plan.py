@@ -12,7 +12,7 @@ import json
 import math
 import weakref
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -140,7 +140,11 @@ def plan(config: TrainConfig, processes: Processes | None = None) -> Plan:
     """
     processes = Processes.of_environment() if processes is None else processes
     size = processes.share(config.batch_size, config.accumulate) // config.accumulate
-    return account(config, PaintByExamplePipeline(**read_start(config).outline()), size, processes.count)
+    pipeline = PaintByExamplePipeline(**read_start(config).outline())
+    if config.added:
+        with torch.device("meta"):
+            pipeline.add_source_encoder(config.added, config.seed)
+    return account(config, pipeline, size, processes.count)
 
 
 def account(config: TrainConfig, pipeline: PaintByExamplePipeline, size: int, processes: int = 1) -> Plan:
@@ -152,7 +156,7 @@ def account(config: TrainConfig, pipeline: PaintByExamplePipeline, size: int, pr
         size: examples that are computed at once.
         processes: how many.
     """
-    network = Network(pipeline, config.train, config.lora_rank, config.seed).train()
+    network = Network(pipeline, config.train, config.lora_rank, config.seed, config.added).train()
     if config.gradient_checkpointing:
         pipeline.unet.enable_gradient_checkpointing()
     with FakeTensorMode(allow_non_fake_inputs=True), quiet():
@@ -220,6 +224,11 @@ def peak_of_step(
         latents = {"z_0": torch.empty(shape), "z_masked": torch.empty(shape)}
         latents |= {"latent_mask": torch.empty(size, 1, side, side), "features": features}
         draws = Draws(torch.zeros(size, dtype=torch.bool), torch.zeros(size, dtype=torch.int64), torch.empty(shape))
+        if config.added:
+            latents |= {"style": features} if "context" in config.added else {}
+            if "structure" in config.added:
+                latents["structure"] = torch.empty(size, 1, pipeline.image_size, pipeline.image_size)
+            draws = replace(draws, told=torch.ones(size, 2, dtype=torch.bool))
         loss = network(partial(diffusion_loss, pipeline, latents, config, draws, pipeline.unet))
         loss.backward()
     return alive

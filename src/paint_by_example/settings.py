@@ -51,6 +51,9 @@ class TrainConfig:
     train: Literal["full", "mapper"] = "full"
     """What learns: full is the U-Net and the encoder's learned part, as in the paper; mapper is the latter alone, a
     quick start for a U-Net that knows pictures but no exemplars yet."""
+    add: Literal["structure", "context", "structure,context"] | None = None
+    """Train new parts alone, which tell the U-Net more of the source: structure is the edges, pose or drawing of what
+    stood in the region; context lets edited places look at the unedited ones. See docs/source-aware.md."""
     lora_rank: int = 0
     """Train low-rank weights beside those of the U-Net's attention, of this rank, and nothing else: for a few pictures
     and little memory. They are saved by themselves, in lora/, and merged into the model. 0 is no LoRA."""
@@ -159,6 +162,8 @@ class TrainConfig:
             raise UserError("held_out_edits must be 0 or at least 2: one edit has no spread, got 1")
         if self.scratch and (self.lora_rank or self.train != "full"):
             raise UserError("scratch draws all weights anew; leave train mapper and lora_rank out")
+        if self.add and (self.scratch or self.lora_rank or self.train != "full"):
+            raise UserError("add trains new parts alone; leave scratch, train mapper and lora_rank out")
         if self.lora_rank and self.train != "full":
             raise UserError("train mapper and lora_rank exclude each other; give one")
         if self.ahead and self.sample_latents:
@@ -175,6 +180,11 @@ class TrainConfig:
             raise UserError(f"drop_exemplar is a probability, in [0, 1], got {self.drop_exemplar}")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """The parts of ``add``."""
+        return tuple(self.add.split(",")) if self.add else ()
 
 
 @dataclass

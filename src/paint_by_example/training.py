@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .batches import Steps, batches, divide, load_examples, load_steps
+from .batches import Steps, batches, divide, load_examples, load_steps, with_guides
 from .conversion import load_start
 from .errors import UserError
 from .held_out import Judge
@@ -81,7 +81,7 @@ def train_together(config: TrainConfig, processes: Processes) -> Path:
     trained, fixed = learner.network.sizes()
     fixed += sum(parameter.numel() for parameter in pipeline.vae.parameters())
     card = Card(config, len(examples.data), trained, fixed, processes.count, device.type)
-    judge = Judge(learner, card, load_examples(config, pipeline, "held_out"), best)
+    judge = Judge(learner, card, with_guides(config, load_examples(config, pipeline, "held_out")), best)
     if processes.is_first:
         start_run(config.output, asdict(config), first)
     processes.wait()

@@ -17,6 +17,7 @@ from ..state import write_whole
 
 CHUNK = 4096  # examples a file
 FIELDS = ("z_0", "z_masked", "latent_mask", "features")
+OF_SOURCE = ("structure", "style")  # further ones where a `SourceEncoder` learns
 
 
 class Latents:
@@ -42,7 +43,8 @@ class Latents:
         """One example, all float32.
 
         Returns:
-            ``z_0`` and ``z_masked`` (C, h, w), ``latent_mask`` (1, h, w) in [0, 1], ``features`` (F,).
+            ``z_0`` and ``z_masked`` (C, h, w), ``latent_mask`` (1, h, w) in [0, 1], ``features`` (F,); where they were
+            computed, ``structure`` (1, H, W) in [0, 1] and ``style`` (F,).
 
         Raises:
             IndexError: if there are not that many.
@@ -50,7 +52,7 @@ class Latents:
         if not 0 <= index < self.count:
             raise IndexError(f"example {index} of {self.count}")
         record = self.chunks[index // CHUNK][index % CHUNK]
-        return {name: record[name].astype(np.float32) for name in FIELDS}
+        return {name: record[name].astype(np.float32) for name in record.dtype.names}
 
 
 def chunk_files(folder: Path, count: int) -> list[tuple[Path, int]]:
@@ -90,7 +92,7 @@ def read_chunk(path: Path, length: int) -> np.ndarray:
         chunk = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"cannot read the latents {path}: {error}; remove the file and run again") from error
-    if chunk.dtype.names != FIELDS or len(chunk) != length:
+    if (chunk.dtype.names or ())[: len(FIELDS)] != FIELDS or len(chunk) != length:
         raise DataError(f"{path} does not hold {length} examples of {', '.join(FIELDS)}; remove it and run again")
     return np.asarray(chunk)
 
@@ -102,9 +104,9 @@ def write_chunk(path: Path, parts: dict[str, np.ndarray]) -> None:
         path: of the chunk.
         parts: the fields, each (length, ...); kept in half precision.
     """
-    length = len(parts[FIELDS[0]])
-    chunk = np.empty(length, dtype=[(name, np.float16, parts[name].shape[1:]) for name in FIELDS])
-    for name in FIELDS:
+    length, names = len(parts[FIELDS[0]]), [name for name in (*FIELDS, *OF_SOURCE) if name in parts]
+    chunk = np.empty(length, dtype=[(name, np.float16, parts[name].shape[1:]) for name in names])
+    for name in names:
         chunk[name] = parts[name]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda file: np.save(file, chunk))
