@@ -48,8 +48,9 @@ class Options:
 
     full_size: bool = True
     """Also the full-size network: takes 20 GB of memory and some minutes."""
-    backends: tuple[BackendName, ...] = ("openvino", "openvino-bf16", "openvino-int8")
-    """Of the full-size network, beside torch, where they can be used. openvino-int8 is calibrated with noise."""
+    backends: tuple[BackendName, ...] = ("openvino", "openvino-bf16")
+    """Of the full-size network, beside torch, where they can be used. openvino-int8 is calibrated with noise, and takes
+    more memory to make."""
     first: bool = True
     """Also the time to a first result."""
     repeats: int = 3
