@@ -230,7 +230,7 @@ def test_place_exemplar_centres_without_distorting() -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_the_box_surrounds_the_object_and_the_rest_is_background(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    monkeypatch.setattr(composites, "shade", lambda _, scene: scene)
+    monkeypatch.setattr(composites, "shade", lambda _, scene, light: scene)
     monkeypatch.setattr(composites, "contact_shadow", lambda _, alpha, __: np.zeros_like(alpha))
     background = np.asarray(draw_background(0, 96, 96))
     scene = object_scene(np.random.default_rng(seed), np.asarray(draw_object(seed % 6)), background)
@@ -259,7 +259,7 @@ def test_the_box_surrounds_the_object_and_the_rest_is_background(monkeypatch: py
 
 
 def test_a_shadow_only_darkens_and_only_near_the_foot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(composites, "shade", lambda _, scene: scene)
+    monkeypatch.setattr(composites, "shade", lambda _, scene, light: scene)
     background = np.full((96, 96, 3), 200, np.uint8)
     shadows = 0
     for seed in range(12):
@@ -276,7 +276,7 @@ def test_a_shadow_only_darkens_and_only_near_the_foot(monkeypatch: pytest.Monkey
 
 
 def test_a_patch_scene_shows_the_box_where_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(composites, "shade", lambda _, scene: scene)
+    monkeypatch.setattr(composites, "shade", lambda _, scene, light: scene)
     for seed in range(12):
         rng = np.random.default_rng(seed)
         photograph = np.zeros((90, 140, 3), np.uint8)
@@ -292,6 +292,19 @@ def test_a_patch_scene_shows_the_box_where_it_says(monkeypatch: pytest.MonkeyPat
         white = scene.source[..., 0] > 127
         assert (white != inside).sum() <= 2 * (x1 - x0 + y1 - y0)  # at most a pixel along the border
         assert abs((x1 - x0) / (y1 - y0) - width / height) < 0.25 * width / height  # not squashed
+
+
+def test_strong_light_falls_on_object_and_background_and_not_on_the_exemplar(folder: Path) -> None:
+    plain, lit = (Composites(folder, size=64, exemplar_size=32, light=light) for light in (False, True))
+    changes = []
+    for index in range(12):
+        one, other = plain[index], lit[index]
+        assert np.array_equal(one["exemplar"], other["exemplar"])
+        assert one["source"].shape == other["source"].shape
+        assert np.abs(other["source"]).max() <= 1
+        inside = one["mask"][0] > 0
+        changes.append([np.abs(one["source"] - other["source"])[:, where].mean() for where in (inside, ~inside)])
+    assert np.min(np.mean(changes, axis=0)) > 0.1
 
 
 def test_errors_name_what_is_missing(tmp_path: Path, folder: Path) -> None:

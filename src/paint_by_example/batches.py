@@ -169,7 +169,8 @@ def load_examples(config: TrainConfig, pipeline: PaintByExamplePipeline, split: 
             features = np.load(config.features, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise DataError(f"cannot read the features {config.features}: {error}") from error
-    return Composites(place, split, *sizes, seed=config.seed, features=features, augmented=config.augment)
+    light = "context" in config.added
+    return Composites(place, split, *sizes, seed=config.seed, features=features, augmented=config.augment, light=light)
 
 
 def divide(batch: dict[str, Tensor], pieces: int) -> list[dict[str, Tensor]]:

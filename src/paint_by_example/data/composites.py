@@ -53,6 +53,7 @@ class Composites:
         length: items an epoch.
         features: (exemplars, D) float16 from `encode_exemplars`, handed out in place of exemplar pixels, or None.
         augmented: otherwise an exemplar is what the scene shows in the object's box, and all masks are rectangles.
+        light: strong light, see `shade`.
 
     Raises:
         DataError: if the folder holds no object or no background of the split.
@@ -68,6 +69,7 @@ class Composites:
         length: int = 65536,
         features: np.ndarray | None = None,
         augmented: bool = True,
+        light: bool = False,
     ) -> None:
         entries = [entry for entry in read_entries(folder) if entry.split == split]
         self.objects = [entry for entry in entries if entry.kind == "object"]
@@ -79,7 +81,7 @@ class Composites:
         self.cutouts = [read_pixels(entry.path(folder), "RGBA") for entry in self.objects]
         self.photographs = [read_pixels(entry.path(folder), "RGB") for entry in self.backgrounds]
         self.epoch = 0
-        self.features, self.augmented = features, augmented
+        self.features, self.augmented, self.light = features, augmented, light
         if features is not None and len(features) != self.exemplars:
             raise DataError(
                 f"{len(features)} rows of exemplar features for {self.exemplars} exemplars: encode them again"
@@ -197,8 +199,8 @@ class Composites:
     def scene(self, rng: np.random.Generator, exemplar: int) -> Scene:
         """A scene around an object or patch, see `draw`."""
         if exemplar >= len(self.objects) * VARIANTS:
-            return patch_scene(rng, *self.patch(exemplar), self.size)
-        return object_scene(rng, self.cutout(exemplar), self.background(rng, self.size))
+            return patch_scene(rng, *self.patch(exemplar), self.size, self.light)
+        return object_scene(rng, self.cutout(exemplar), self.background(rng, self.size), self.light)
 
 
 def read_pixels(file: Path, mode: str) -> np.ndarray:
@@ -270,13 +272,14 @@ def resize_cutout(cutout: np.ndarray, size: Size) -> np.ndarray:
     return cv2.resize(premultiplied, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def object_scene(rng: np.random.Generator, cutout: np.ndarray, background: np.ndarray) -> Scene:
+def object_scene(rng: np.random.Generator, cutout: np.ndarray, background: np.ndarray, light: bool = False) -> Scene:
     """Paste an object: scaled, slightly turned and sheared, now and then with a soft shadow, under the scene's light.
 
     Args:
         rng: source of randomness.
         cutout: (h, w, 4) uint8.
         background: (S, S, 3) uint8.
+        light: strong light, see `shade`.
 
     Returns:
         The scene, with the box of all that is visible of the object.
@@ -309,7 +312,7 @@ def object_scene(rng: np.random.Generator, cutout: np.ndarray, background: np.nd
         scene *= 1 - contact_shadow(rng, alpha[..., 0], box)[..., None]
     gain = rng.uniform(0.85, 1.1) * np.exp(rng.normal(0, 0.04, 3))
     scene = scene * (1 - alpha) + warped[..., :3] * gain
-    return Scene(shade(rng, scene), box)
+    return Scene(shade(rng, scene, light), box)
 
 
 def contact_shadow(rng: np.random.Generator, alpha: np.ndarray, box: Box) -> np.ndarray:
@@ -331,8 +334,15 @@ def contact_shadow(rng: np.random.Generator, alpha: np.ndarray, box: Box) -> np.
     return cv2.GaussianBlur(shadow, (0, 0), rng.uniform(1, 4) * size / 128) * np.float32(rng.uniform(0.2, 0.6))
 
 
-def shade(rng: np.random.Generator, scene: np.ndarray) -> np.ndarray:
-    """Light, tint and grain over object and background together: (S, S, 3) of [0, 255] to uint8."""
+def shade(rng: np.random.Generator, scene: np.ndarray, light: bool = False) -> np.ndarray:
+    """Light, tint and grain over object and background together: (S, S, 3) of [0, 255] to uint8.
+
+    The exemplar shows the object before it. With ``light`` no scene is without and it is strong: dusk, a lamp's
+    colour, a side of the picture in shadow, a blurred photograph. From the unedited surroundings a model can then
+    learn what the edited region should look like.
+    """
+    if light:
+        scene = strong_light(rng, scene.astype(np.float32))
     if rng.random() < 0.4:
         contrast, brightness = rng.uniform(0.75, 1.15), rng.uniform(-15, 15)
         tint = np.exp(rng.normal(0, 0.06, 3))
@@ -343,7 +353,20 @@ def shade(rng: np.random.Generator, scene: np.ndarray) -> np.ndarray:
     return shaded
 
 
-def patch_scene(rng: np.random.Generator, photograph: np.ndarray, box: Box, size: int) -> Scene:
+def strong_light(rng: np.random.Generator, scene: np.ndarray) -> np.ndarray:
+    """Light of another colour and brightness, uneven, and blur: (S, S, 3) float32 of [0, 255] to the same."""
+    size = scene.shape[0]
+    tint = np.exp(rng.normal(0, 0.25, 3)) * np.exp(rng.uniform(-0.7, 0.25))
+    angle, fall = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.6)
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    gradient = 1 + fall * (np.cos(angle) * x + np.sin(angle) * y)[..., None] / np.sqrt(2)
+    lit: np.ndarray = 128 + (scene * tint * gradient - 128) * rng.uniform(0.7, 1.1)
+    if rng.random() < 0.3:
+        lit = cv2.GaussianBlur(lit, (0, 0), rng.uniform(0.4, 1.2) * size / 128)
+    return lit.astype(np.float32)
+
+
+def patch_scene(rng: np.random.Generator, photograph: np.ndarray, box: Box, size: int, light: bool = False) -> Scene:
     """A square crop of a photograph around a box in it: nothing is pasted.
 
     Args:
@@ -351,6 +374,7 @@ def patch_scene(rng: np.random.Generator, photograph: np.ndarray, box: Box, size
         photograph: (H, W, 3) uint8.
         box: in the photograph, no longer than its shorter side.
         size: side S of the scene, pixels.
+        light: strong light, see `shade`.
 
     Returns:
         The scene, with the box where it lies in it.
@@ -370,4 +394,4 @@ def patch_scene(rng: np.random.Generator, photograph: np.ndarray, box: Box, size
     inside = [round((edge - origin) * scale) for edge, origin in zip(box, (left, top, left, top), strict=True)]
     inside[2], inside[3] = max(inside[2], inside[0] + 1), max(inside[3], inside[1] + 1)
     resized = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
-    return Scene(shade(rng, resized.astype(np.float32)), (inside[0], inside[1], inside[2], inside[3]))
+    return Scene(shade(rng, resized.astype(np.float32), light), (inside[0], inside[1], inside[2], inside[3]))

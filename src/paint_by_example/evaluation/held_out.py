@@ -30,15 +30,22 @@ class HeldOut:
         size: side of the sources, pixels.
         exemplar_size: side of the exemplars, pixels.
         seed: of the scenes.
+        light: strong light in all of them, which no exemplar shows.
 
     Raises:
         DataError: the folder holds no held-out pictures.
     """
 
     def __init__(
-        self, folder: Path, count: int = ITEMS, size: int = SIDE, exemplar_size: int = SIDE, seed: int = 0
+        self,
+        folder: Path,
+        count: int = ITEMS,
+        size: int = SIDE,
+        exemplar_size: int = SIDE,
+        seed: int = 0,
+        light: bool = False,
     ) -> None:
-        self.scenes = Composites(folder, "held_out", size, exemplar_size, seed)
+        self.scenes = Composites(folder, "held_out", size, exemplar_size, seed, light=light)
         self.count, self.seed = count, seed
         self.order = np.random.default_rng(12345).permutation(len(self.scenes.objects))[:GALLERY]
         white = np.full((exemplar_size, exemplar_size, 3), 255, np.uint8)
@@ -62,7 +69,7 @@ class HeldOut:
 
     def _scene(self, index: int, stream: int) -> Item:
         rng, scenes, number = np.random.default_rng((self.seed, stream, index)), self.scenes, self.right(index)
-        scene = object_scene(rng, scenes.cutouts[self.order[number]], scenes.background(rng, scenes.size))
+        scene = object_scene(rng, scenes.cutouts[self.order[number]], scenes.background(rng, scenes.size), scenes.light)
         size = (scenes.size, scenes.size)
         mask = rectangle_mask(extend_box(rng, scene.box, size, MASK_EXTENSION), size).astype(bool)
         return Item(f"{index:04d}", scene.source, mask, self.gallery[number])
