@@ -21,12 +21,14 @@ from . import __version__
 from .compiled import BackendName, choose_backend
 from .crops import box_mask, context_crop, crop_image, crop_mask, mask_bounds, paste_back, resize, resize_mask
 from .errors import MaskError, PictureError, UserError
-from .guidance import check_interval
+from .guidance import check_interval, check_share
+from .harmonise import HarmoniseName, check_harmonise, harmonise
 from .images import Box, Picture, image_tensor, load_image, load_mask, mask_tensor, save_image, tensor_image
 from .inputs import Blend, Encoded, Exemplar, as_list, check_seeds, common_count, exemplar_pictures
 from .painter import GUIDANCE_SCALE, Painter
+from .pose import draw_people, find_people
 from .presets import PresetName
-from .record import File, Record, Region, picture_file
+from .record import File, Guide, Record, Region, picture_file
 from .sampling import (
     SchedulerName,
     Step,
@@ -36,6 +38,7 @@ from .sampling import (
     seeded_generators,
     timesteps,
 )
+from .structure import Structure, StructureKind, edges, sketch, soft_edges
 
 T = TypeVar("T")
 
@@ -105,10 +108,24 @@ class Canvas:
         x = image_tensor(resize(crop_image(pixels, self.crop), size))
         return x, mask_tensor(resize_mask(crop_mask(self.mask, self.crop), size))
 
-    def paste(self, pixels: NDArray[np.uint8], painted: Tensor, feather: int = 0) -> NDArray[np.uint8]:
+    def paste(
+        self, pixels: NDArray[np.uint8], painted: Tensor, feather: int = 0, fit: HarmoniseName | None = None
+    ) -> NDArray[np.uint8]:
         """Put the painted square (1, 3, S, S) into a picture: a new (H, W, 3), the same outside the mask."""
         (square,) = tensor_image(painted)
+        if fit is not None:  # at the picture's own resolution, and before the edge is made soft
+            pasted = paste_back(pixels, square, self.mask, self.crop)
+            before, after = crop_image(pixels, self.crop), crop_image(pasted, self.crop)
+            square = harmonise(fit, before, after, crop_mask(self.mask, self.crop))
         return paste_back(pixels, square, self.mask, self.crop, feather)
+
+    def hole(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What stands in the smallest box around the mask, (h, w, 3)."""
+        return crop_image(pixels, mask_bounds(self.mask))
+
+    def structure(self, drawn: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The square of a drawing (H, W, 3), as the model sees it: (S, S, 3)."""
+        return resize(crop_image(drawn, self.crop), (self.size, self.size))
 
 
 def padded_canvases(images: object, masks: object, padding: int, size: int) -> list[tuple[NDArray[np.uint8], Canvas]]:
@@ -145,6 +162,54 @@ def padded_canvases(images: object, masks: object, padding: int, size: int) -> l
 class Editor(Painter):
     """The part of the pipeline that edits."""
 
+    @property
+    def takes_structure(self) -> bool:
+        """Whether there is a part, or a network beside the U-Net, that can be told a structure."""
+        own = getattr(self, "source_encoder", None)
+        return self.controlnet is not None or bool(own is not None and own.config["structure"])
+
+    def structure_maps(
+        self,
+        source: Picture,
+        structure: Structure | StructureKind,
+        *,
+        mask: Picture | Sequence[Picture] | None = None,
+        box: Box | Sequence[Box] | None = None,
+    ) -> list[PIL.Image.Image]:
+        """What an edit is told of the structure of what stands in its regions.
+
+        Args:
+            source: the picture to edit.
+            structure: a kind, or a `Structure`.
+            mask: see `edit`.
+            box: see `edit`.
+
+        Returns:
+            Of each region a map of the square that is painted, RGB, at the model's resolution.
+
+        Raises:
+            UserError: see `edit`.
+        """
+        picture = load_image(source)
+        canvases = self._canvases([selected for _, selected in _places(mask, box, picture.size)])
+        return [PIL.Image.fromarray(drawn) for drawn in _draw(as_structure(structure), picture, canvases)]
+
+    def _structure_tensor(self, drawn: NDArray[np.uint8]) -> Tensor:
+        """A map (S, S, 3) as `paint` takes it, [0, 1]: (1, 3, S, S) for a network of others, else (1, 1, S, S)."""
+        x = torch.from_numpy(drawn.copy()).permute(2, 0, 1)[None].float() / 255
+        return x if self.controlnet is not None else x.amax(1, keepdim=True)
+
+    def _guide(self, structure: Structure, scale: float) -> Guide:
+        drawing = None
+        if structure.sketch is not None:
+            drawing = picture_file(structure.sketch, load_image(structure.sketch).convert("RGB"))
+        models = None if structure.models is None else os.fspath(structure.models)
+        network = None if self.controlnet is None else File(self.controlnet.name, self.controlnet.fingerprint())
+        return Guide(structure.kind, float(scale), drawing, models, network)
+
+    def _canvases(self, masks: Sequence[NDArray[np.bool_]]) -> list[Canvas]:
+        return [Canvas(selected, context_crop(selected), self.image_size) for selected in masks]
+
     def edit(
         self,
         source: Picture,
@@ -163,6 +228,10 @@ class Editor(Painter):
         guidance_interval: tuple[float, float] | None = None,
         preset: PresetName | None = None,
         backend: BackendName | Literal["auto"] | None = None,
+        structure: Structure | StructureKind | None = None,
+        structure_scale: float = 1.0,
+        source_exemplar: float = 0.0,
+        harmonise: HarmoniseName | None = None,
         on_step: Callable[[Step], None] | None = None,
     ) -> Edit:
         """Paint an exemplar into a picture of any size, or several into one region each.
@@ -194,7 +263,12 @@ class Editor(Painter):
             preset: exact, fast or draft: how much is given up for speed. What else is given goes before what it says.
             backend: torch, compile, openvino (extra ``fast-cpu``), openvino-bf16 or openvino-int8: who runs the U-Net;
                 auto takes the best that does not change results beyond rounding. The preset's by default, and without
-                one torch.
+                one torch. An edit that is told a structure is run by torch whatever is asked for.
+            structure: what of the source is told a model that takes it, or a network that `load_controlnet` loaded: a
+                kind, or a `Structure`.
+            structure_scale: μ: the larger, the more of the structure is kept; see `guidance.guide_with_structure`.
+            source_exemplar: 0 to 1, share of the condition that what stands in the region has, as a second exemplar.
+            harmonise: colour or poisson: fit what was painted to its surroundings, see `harmonise`.
             on_step: called after every step, for progress, previews, and, by raising, for cancelling. Latents are those
                 of all results, (B, C, h, w), in the order of the seeds. Steps count through all regions.
 
@@ -224,6 +298,15 @@ class Editor(Painter):
         steps = chosen.steps if steps is None else steps
         interval = chosen.guidance_interval if guidance_interval is None else guidance_interval
         check_interval(interval)
+        fit = check_harmonise(harmonise)
+        check_share("source_exemplar", source_exemplar)
+        if structure is not None:
+            structure = as_structure(structure)
+            if not self.takes_structure:
+                raise UserError(
+                    "this model takes no structure; load a ControlNet or T2I-Adapter beside it: --controlnet"
+                )
+            backend = "torch"
         if backend is None or backend == "auto":
             wanted = chosen.backends if backend is None else ("openvino",)
             backend = choose_backend(wanted, self._execution_device)
@@ -249,8 +332,14 @@ class Editor(Painter):
         # Each picture has a run of its own, and the runs go in step: see `in_step`. Its generator serves all regions.
         generators = seeded_generators(seeds)
         results = [np.asarray(picture.convert("RGB"))] * len(seeds)
-        canvases = [Canvas(selected, context_crop(selected), self.image_size) for _, selected in places]
+        canvases = self._canvases([selected for _, selected in places])
+        original = np.asarray(picture.convert("RGB"))
+        maps = [] if structure is None else _draw(structure, picture, canvases)
         for index, (canvas, condition) in enumerate(zip(canvases, _repeat(conditions, count), strict=True)):
+            drawn = self._structure_tensor(maps[index]) if maps else None
+            second = None
+            if source_exemplar:
+                second = (self.encode_exemplar([PIL.Image.fromarray(canvas.hole(original))]), source_exemplar)
             runs = [
                 self.paint(
                     *canvas.tensors(pixels),
@@ -264,6 +353,10 @@ class Editor(Painter):
                     guidance_rescale=guidance_rescale,
                     guidance_interval=interval,
                     network=network,
+                    structure=drawn,
+                    structure_scale=structure_scale,
+                    control=self.controlnet,
+                    second=second,
                 )
                 for pixels, generator in zip(results, generators, strict=True)
             ]
@@ -272,7 +365,7 @@ class Editor(Painter):
                     on_step(_counted(step, index, count))
             with torch.no_grad():
                 painted = [self.decode_latent(z_0) for z_0 in singly(step.z_t)]
-            results = [canvas.paste(*pair, feather) for pair in zip(results, painted, strict=True)]
+            results = [canvas.paste(*pair, feather, fit) for pair in zip(results, painted, strict=True)]
 
         images = [_like(picture, pixels) for pixels in results]
         flagged = self.check_safety([PIL.Image.fromarray(pixels) for pixels in results])
@@ -294,6 +387,9 @@ class Editor(Painter):
             preset=preset,
             backend=backend,
             guidance_interval=(float(interval[0]), float(interval[1])),
+            structure=None if structure is None else self._guide(structure, structure_scale),
+            source_exemplar=float(source_exemplar),
+            harmonise=fit,
         )
         return Edit(
             images=images,
@@ -302,6 +398,35 @@ class Editor(Painter):
             seconds=time.perf_counter() - started,
             nsfw_content_detected=flagged,
         )
+
+
+def as_structure(given: Structure | StructureKind) -> Structure:
+    """A kind or a structure as a structure."""
+    return given if isinstance(given, Structure) else Structure(given)
+
+
+def _draw(structure: Structure, picture: PIL.Image.Image, canvases: Sequence[Canvas]) -> list[NDArray[np.uint8]]:
+    """The map of each square, (S, S, 3)."""
+    pixels = np.asarray(picture.convert("RGB"))
+    if structure.kind == "sketch":
+        assert structure.sketch is not None
+        drawing = load_image(structure.sketch).convert("RGB")
+        if drawing.size != picture.size:
+            raise PictureError(
+                f"the sketch is {drawing.width} x {drawing.height} and the source {picture.width} x {picture.height};"
+                " make them the same size"
+            )
+        drawn = sketch(np.asarray(drawing))
+        return [canvas.structure(drawn) for canvas in canvases]
+    if structure.kind == "pose":
+        people = find_people(pixels, structure.models)
+        placed = [
+            [one.within(*canvas.crop[:2], canvas.size / (canvas.crop[2] - canvas.crop[0])) for one in people]
+            for canvas in canvases
+        ]
+        return [draw_people(some, (canvas.size,) * 2) for some, canvas in zip(placed, canvases, strict=True)]
+    draw = edges if structure.kind == "edges" else soft_edges
+    return [draw(canvas.structure(pixels)) for canvas in canvases]
 
 
 def _places(mask: object, box: object, size: tuple[int, int]) -> list[tuple[Region, NDArray[np.bool_]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 import cv2
 import numpy as np
@@ -23,9 +23,8 @@ def check_harmonise(name: str | None) -> HarmoniseName | None:
     Raises:
         UserError: there is none of that name.
     """
-    for known in (None, *get_args(HarmoniseName)):
-        if name == known:
-            return known
+    if name is None or name in get_args(HarmoniseName):
+        return cast(HarmoniseName | None, name)
     raise UserError(f"unknown way to harmonise {name!r}; choose one of {', '.join(get_args(HarmoniseName))}")
 
 
@@ -67,7 +66,7 @@ def match_colours(result: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray
     moved = (lab - inner) * gain + outer
     mixed = lab + np.float32(SHARE) * (moved - lab)
     rgb = cv2.cvtColor(mixed.astype(np.float32), cv2.COLOR_LAB2RGB)
-    return np.rint(255 * np.clip(rgb, 0, 1)).astype(np.uint8)
+    return np.asarray(np.rint(255 * np.clip(rgb, 0, 1)), np.uint8)
 
 
 def blend(source: NDArray[np.uint8], result: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -15,9 +15,10 @@ from torch import Tensor
 from .calibration import unet_inputs
 from .compat import BEHAVIOURS, Behaviour, Compat, check_compat, fit_exemplar, global_generator, guidance, latent_mask
 from .compiled import BackendName, Network, compile_network, predict
+from .controlnet import Control
 from .dial import embed_scale
 from .errors import ModelError, PictureError, UserError
-from .guidance import guide, within_interval
+from .guidance import Second, guide_with_structure, within_interval
 from .inputs import Blend, Encoded, Exemplar, exemplar_pictures
 from .presets import Preset, find_preset
 from .record import HASH_LENGTH
@@ -33,6 +34,7 @@ from .sampling import (
     first_step,
     timesteps,
 )
+from .source_encoder import SourceEncoder
 from .switches import Switches
 
 PACKAGE = __name__.partition(".")[0]
@@ -55,11 +57,12 @@ class Painter(Switches):
             result that it flags is reported, and left as it is.
         feature_extractor: carries the exemplar's size and normalisation.
         requires_safety_checker: not used.
+        source_encoder: None, or a `SourceEncoder`, which tells the U-Net more of the source.
         student_steps: of a distilled model, see `distillation`: the steps it was made for.
     """
 
     model_cpu_offload_seq = "image_encoder->unet->vae"
-    _optional_components = ["safety_checker", "feature_extractor"]  # noqa: RUF012 - diffusers' name and type
+    _optional_components = ["safety_checker", "feature_extractor", "source_encoder"]  # noqa: RUF012 - diffusers' name and type
     _compat: Compat | None = None
     _networks: tuple[str, dict[str, Network]] = ("", {})
     model_name: str | None = None
@@ -74,6 +77,7 @@ class Painter(Switches):
         safety_checker: Any = None,
         feature_extractor: Any = None,
         requires_safety_checker: bool = False,
+        source_encoder: SourceEncoder | None = None,
         student_steps: int | None = None,
     ) -> None:
         super().__init__()
@@ -89,7 +93,10 @@ class Painter(Switches):
             scheduler=scheduler,
             safety_checker=safety_checker if is_part else None,
             feature_extractor=feature_extractor,
+            source_encoder=source_encoder,
         )
+        if source_encoder is not None:
+            source_encoder.attach(unet)
         if not is_part:
             self.safety_checker = safety_checker  # a function is no part that could be saved
         self.register_to_config(requires_safety_checker=requires_safety_checker)
@@ -175,8 +182,9 @@ class Painter(Switches):
         the same model in float32 and float16 has one fingerprint. It is no protection against forgery.
         """
         digest = hashlib.sha256()
-        for part in ("vae", "image_encoder", "unet"):
-            module = getattr(self, part)
+        for part in ("vae", "image_encoder", "unet", "source_encoder"):
+            if (module := getattr(self, part, None)) is None:
+                continue
             for name, value in sorted(module.state_dict().items()):
                 if value.device.type == "meta":
                     value = _offloaded(module, name)
@@ -204,6 +212,45 @@ class Painter(Switches):
         if backend not in kept:
             kept[backend] = compile_network(self.unet, backend, lambda: unet_inputs(self))
         return kept[backend]
+
+    def add_source_encoder(self, parts: Sequence[str], seed: int = 0) -> None:
+        """Give the model a `SourceEncoder`, or more of its parts; what is new says nothing yet.
+
+        Args:
+            parts: of "structure" and "context".
+            seed: of the new weights.
+        """
+        had = self.source_encoder
+        wanted = [part for part in ("structure", "context") if part in parts or (had is not None and had.config[part])]
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            feature_size = self.image_encoder.feature_size
+            made = SourceEncoder.for_unet(self.unet, self.latent_factor, feature_size, wanted)
+        if had is not None:
+            made.load_state_dict(had.state_dict(), strict=False)
+        self.register_modules(source_encoder=made.to(next(self.unet.parameters()).device).eval())
+        made.attach(self.unet)
+
+    def learned_of_source(self) -> SourceEncoder:
+        """The part that tells the U-Net more of the source.
+
+        Raises:
+            ModelError: the model has none.
+        """
+        if self.source_encoder is None:
+            raise ModelError("this model has learned neither structure nor context; train them with pbe train --add")
+        return cast(SourceEncoder, self.source_encoder)
+
+    @torch.no_grad()
+    def style(self, masked_source: Tensor) -> Tensor:
+        """What the exemplar encoder's frozen part sees in the source: (B, 3, H, W) in [-1, 1] to (B, F)."""
+        side = self.image_encoder.image_size
+        small = torch.nn.functional.interpolate(masked_source, (side, side), mode="bilinear", antialias=True)
+        mean, std = (
+            torch.tensor(values, device=small.device, dtype=small.dtype)[:, None, None]
+            for values in (self.feature_extractor.image_mean, self.feature_extractor.image_std)
+        )
+        return cast(Tensor, self.image_encoder.features((small / 2 + 0.5 - mean) / std))
 
     # --- tensors in, tensors out: shared by editing and training ------------------------------------------------------
 
@@ -346,6 +393,11 @@ class Painter(Switches):
         copies: int = 1,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         network: Network | None = None,
+        structure: Tensor | None = None,
+        structure_scale: float = 1.0,
+        context: bool = False,
+        control: Control | None = None,
+        second: Second | None = None,
     ) -> Run:
         """The method itself: denoise under the masked source and the exemplar's condition, yielding every step.
 
@@ -364,14 +416,21 @@ class Painter(Switches):
             z_T: (B copies, C, h, w), noise to start from; drawn from the generators by default.
             copies: results for each source, standing together; its posterior is drawn once for all of them.
             guidance_interval: see `within_interval`.
-            network: runs the U-Net, see `compile_network`; the U-Net itself by default.
+            network: runs the U-Net, see `compile_network`; the U-Net itself by default, and wherever it is told more of
+                the source than the paper's.
+            structure: (B, 1, H, W) in [0, 1], a map, for a model that has learned structure; or (B, 3, H, W), for
+                `control`.
+            structure_scale: μ, see `guide_with_structure`.
+            context: let edited places look at kept ones, for a model that has learned it.
+            control: a network of others that tells the U-Net of the structure, in place of the model's own part.
+            second: a second condition, see `guide`.
 
         Yields:
             Each step; the last one's ``z_t`` is the clean latent. Latents sent back take the place of ``z_t``.
 
         Raises:
             UserError: for a number out of its range.
-            ModelError: for a scheduler that is not known here.
+            ModelError: for a scheduler that is not known here, and for what the model has not learned.
         """
         behaviour, solver = self.behaviour, scheduler or self.scheduler
         device, dtype = self._execution_device, self.unet.dtype
@@ -403,14 +462,32 @@ class Painter(Switches):
         if self.scale_size is not None:
             told = (embed_scale(scale, self.scale_size).to(device, dtype),)
 
-        def ask(z_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        maps = None if structure is None else structure.to(device, dtype).repeat_interleave(copies, 0)
+        beside = None
+        if control is not None and maps is not None:
+            beside, maps = control.hints(maps), None
+        hints = None
+        if maps is not None or context:
+            masked = (source * (1 - mask)).repeat_interleave(copies, 0)
+            hints = self.learned_of_source()(z_masked, m, maps, self.style(masked) if context else None)
+
+        def ask(z_t: Tensor, t: Tensor, condition: Tensor, shown: tuple[bool, ...] = (True,)) -> Tensor:
             repeats = len(z_t) // len(z_masked)  # two where guidance asks for both predictions at once
             x = self.unet_input(z_t, z_masked.repeat(repeats, 1, 1, 1), m.repeat(repeats, 1, 1, 1))
+            options: dict[str, Any] = {}
+            if hints is not None:
+                options |= hints.options(shown if len(shown) == repeats else shown * repeats)
+            if beside is not None:
+                options |= beside(z_t, t, condition, shown)
+            if hints is not None or beside is not None:
+                return predict(self.unet, x, t, condition, *told, **options)
             return predict(self.unet, x, t, condition, *told) if network is None else network(x, t, condition, *told)
 
         # A distilled network is told λ, and gives in one call what guidance makes of two.
-        guided = guide(ask, condition, self.null_condition(), 1.0 if told else scale, guidance_rescale)
-        unguided = guide(ask, condition, self.null_condition(), 1.0)
+        lambda_, null = 1.0 if told else scale, self.null_condition()
+        mu = structure_scale if structure is not None else 1.0
+        guided = guide_with_structure(ask, condition, null, lambda_, mu, guidance_rescale, second)
+        unguided = guide_with_structure(ask, condition, null, 1.0, float(mu > 0), second=second)
         guided = within_interval(guided, unguided, guidance_interval, int(solver.config.num_train_timesteps))
         yield from denoise(guided, z_T, solver, steps, eta=eta, generators=own, start=start, draw=self._draw)
 

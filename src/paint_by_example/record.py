@@ -23,6 +23,7 @@ from PIL import Image
 from .crops import box_mask
 from .errors import PictureError
 from .images import Box, Picture, load_exemplar, load_image, load_mask
+from .structure import Structure, StructureKind
 
 KEY = "paint_by_example"  # of the text chunk
 HASH_LENGTH = 32  # hexadecimal digits kept of SHA-256
@@ -47,6 +48,20 @@ class Region:
     mask: File | None = None
     box: Box | None = None
     """The one or the other; pixels: left, top, right, bottom."""
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What an edit was told of the structure of what stood there."""
+
+    kind: StructureKind
+    scale: float
+    """μ."""
+    sketch: File | None = None
+    models: str | None = None
+    """Where the networks for poses were looked for, if somewhere else than by default."""
+    controlnet: File | None = None
+    """The network that was told, if not a part of the model."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +90,27 @@ class Record:
     """That ran the U-Net."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Shares of the noise levels between which there was guidance."""
+    structure: Guide | None = None
+    source_exemplar: float = 0.0
+    """Share of the condition that what stood in the region had."""
+    harmonise: str | None = None
+    """How results were fitted to their surroundings."""
 
     def settings(self) -> dict[str, Any]:
         """What `edit` is told beside the pictures, by its names."""
         names = ("seed", "guidance_scale", "steps", "scheduler", "eta", "strength", "guidance_rescale", "feather")
         speed = ("preset", "backend", "guidance_interval")
-        return {name: getattr(self, name) for name in (*names, *speed)}
+        source = ("source_exemplar", "harmonise")
+        settings = {name: getattr(self, name) for name in (*names, *speed, *source)}
+        if (guide := self.structure) is not None:
+            sketch = None
+            if guide.sketch is not None:
+                path = recorded_path(guide.sketch, "sketch", "give --structure")
+                sketch = load_image(path).convert("RGB")
+                check_unchanged(guide.sketch, sketch, "sketch", "give --structure")
+            drawing = None if sketch is None else path
+            settings |= {"structure": Structure(guide.kind, drawing, guide.models), "structure_scale": guide.scale}
+        return settings
 
     def named(
         self,
@@ -131,7 +161,17 @@ class Record:
             )
             for region in self.regions
         )
-        return dataclasses.replace(self, model=moved(self.model), source=moved(self.source), regions=regions)
+        guide = self.structure
+        if guide is not None:
+            guide = dataclasses.replace(
+                guide,
+                sketch=None if guide.sketch is None else moved(guide.sketch),
+                models=None if guide.models is None else change(guide.models),
+                controlnet=None if guide.controlnet is None else moved(guide.controlnet),
+            )
+        return dataclasses.replace(
+            self, model=moved(self.model), source=moved(self.source), regions=regions, structure=guide
+        )
 
 
 def _relative(path: str, folder: Path) -> str:
@@ -188,6 +228,12 @@ def _parse(values: dict[str, Any]) -> Record:
         left, top, right, bottom = (int(side) for side in box)
         return Region(exemplars, box=(left, top, right, bottom))
 
+    def guide(value: dict[str, Any]) -> Guide:
+        sketch, controlnet = (None if value[name] is None else file(value[name]) for name in ("sketch", "controlnet"))
+        models = None if value["models"] is None else str(value["models"])
+        Structure(value["kind"], None if sketch is None else sketch.path or "", models)  # as it would be given again
+        return Guide(value["kind"], float(value["scale"]), sketch, models, controlnet)
+
     def number(name: str) -> float:
         if not math.isfinite(value := float(values[name])):
             raise ValueError(name)
@@ -214,9 +260,14 @@ def _parse(values: dict[str, Any]) -> Record:
         guidance_rescale=number("guidance_rescale"),
         feather=int(values["feather"]),
         compat=text("compat"),
-        preset=None if values.get("preset") is None else str(values["preset"]),  # older files have none of these three
+        preset=None
+        if values.get("preset") is None
+        else str(values["preset"]),  # older files have none of these and those below
         backend=str(values.get("backend", "torch")),
         guidance_interval=(float(low), float(high)),
+        structure=None if values.get("structure") is None else guide(values["structure"]),
+        source_exemplar=float(values.get("source_exemplar", 0.0)),
+        harmonise=None if values.get("harmonise") is None else str(values["harmonise"]),
     )
 
 

@@ -1,4 +1,4 @@
-"""What can be switched on a loaded pipeline: memory against time, and LoRA weights on top of the U-Net's."""
+"""What can be switched on a loaded pipeline: memory against time, LoRA weights on top of the U-Net's, a ControlNet."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.loaders.lora_base import LoraBaseMixin
 from torch import Tensor
 
+from .controlnet import Control, load_control
 from .errors import ModelError, UserError
 
 
@@ -25,6 +26,8 @@ class Switches(DiffusionPipeline, LoraBaseMixin):  # type: ignore[misc]
 
     _lora_loadable_modules = ["unet"]  # noqa: RUF012 - diffusers' name and type
     unet_name = "unet"
+    controlnet: Control | None = None
+    """What is told the structure of the source, beside the U-Net."""
 
     # --- memory -------------------------------------------------------------------------------------------------------
 
@@ -94,6 +97,25 @@ class Switches(DiffusionPipeline, LoraBaseMixin):  # type: ignore[misc]
         if switch is None:
             raise UserError(f"this model's {type(self.vae).__name__} has no {name}, and is small enough to need none")
         switch()
+
+    # --- networks of others -------------------------------------------------------------------------------------------
+
+    def load_controlnet(self, pretrained_model_name_or_path: str | os.PathLike[str]) -> None:
+        """Put a ControlNet or T2I-Adapter for Stable Diffusion 1.x beside the U-Net, to be told an edit's structure.
+
+        Args:
+            pretrained_model_name_or_path: a folder in diffusers' layout, or a name on the hub.
+
+        Raises:
+            ModelError: it cannot be loaded, is neither, or was made for another U-Net.
+        """
+        config = self.vae.config
+        factor = int(config.get("patch_size") or 2 ** (len(config["block_out_channels"]) - 1))
+        self.controlnet = load_control(pretrained_model_name_or_path, self.unet, factor)
+
+    def unload_controlnet(self) -> None:
+        """Take it away again."""
+        self.controlnet = None
 
     # --- LoRA ---------------------------------------------------------------------------------------------------------
 
