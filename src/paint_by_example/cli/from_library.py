@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from .arguments import UsageError
-from .edit import SETTINGS, SPEED, Edit, check_writable
+from .edit import SETTINGS, SPEED, Edit, check_writable, structure_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,8 +19,9 @@ def edit_from_library(options: Edit) -> None:
         raise UsageError("--exemplar-from takes the place of --exemplar and --from; give one of them")
     if options.source is None or len(options.mask) + len(options.box) != 1:
         raise UsageError("--exemplar-from needs SOURCE and one --mask or --box")
-    if options.strip is not None:
-        raise UsageError("--strip does not go with --exemplar-from")
+    for name in ("strip", "show_structure"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} does not go with --exemplar-from")
     top = 1 if options.top is None else options.top
     if top < 1:
         raise UsageError("--top must be at least 1")
@@ -48,6 +49,7 @@ def edit_from_library(options: Edit) -> None:
         if not found:
             raise DataError(f"the library {options.exemplar_from} has no such picture; pbe library list shows all")
         settings = {name: value for name in (*SETTINGS, *SPEED) if (value := getattr(options, name)) is not None}
+        settings |= structure_settings(options, pipeline)
         edits = []
         for one in tqdm(found, desc="painting", unit="exemplar"):
             edits.append(pipeline.edit(source, mask=mask, exemplar=library.exemplar(one.entry), **settings))
