@@ -16,7 +16,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 FLOAT = (r".*unet\.conv_in/.*", r".*unet\.conv_out/.*", r".*time_emb.*")
-"""Names of operations that stay as they are, beside `last_block`; `benchmarks/precision.py` measures what that gains."""
+"""Names of operations that stay as they are, beside `last_block`; benchmarks/precision.py measures what that gains."""
 
 
 def has_nncf() -> bool:
