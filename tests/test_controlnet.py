@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, T2IAdapter
+from diffusers import AutoencoderKL, ControlNetModel, T2IAdapter, UNet2DConditionModel
 from torch import Tensor
 
 from paint_by_example import PaintByExamplePipeline
-from paint_by_example.controlnet import Control, load_control
+from paint_by_example.controlnet import Control, check_fit, load_control
 from paint_by_example.errors import ModelError
 from tests.tiny import sd_pipeline
 
@@ -114,6 +114,18 @@ def test_a_saved_one_is_the_same(pipeline: PaintByExamplePipeline, make: Any, tm
     assert control.name == str(tmp_path)
     assert control.fingerprint() == Control(network, "").fingerprint() != Control(shaken(network), "").fingerprint()
     assert torch.equal(painted(pipeline, control.network), painted(pipeline, network))
+
+
+@pytest.mark.parametrize("kind", [ControlNetModel, T2IAdapter])
+def test_sizes_as_published_fit_the_released_unet(kind: Any) -> None:
+    with torch.device("meta"):  # shapes, no numbers
+        unet = UNet2DConditionModel(in_channels=9, cross_attention_dim=768)
+        network = kind() if kind is T2IAdapter else kind(cross_attention_dim=768)
+        check_fit(network, unet, 8, "published")
+        z_t, condition, t = torch.zeros(3, 4, 32, 32), torch.zeros(3, 1, 768), torch.tensor(5.0)
+        options = Control(network, "").hints(torch.zeros(1, 3, 256, 256))(z_t, t, condition, (False, True, True))
+        assert options
+        assert unet(torch.zeros(3, 9, 32, 32), t, condition, **options).sample.shape == z_t.shape
 
 
 def test_what_cannot_be_loaded_is_one_line(pipeline: PaintByExamplePipeline, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ the noisy latent, the exemplar's token in the text's place, and the map.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import textwrap
 from collections.abc import Callable
@@ -63,8 +64,7 @@ class Control:
         def from_features(z_t: Tensor, t: Tensor, condition: Tensor, told: tuple[bool, ...]) -> dict[str, Any]:
             if not any(told):
                 return {}
-            rows = _rows(told, len(z_t))
-            return {"down_intrablock_additional_residuals": [_spread(x, rows) for x in features]}
+            return {"down_intrablock_additional_residuals": [_spread(x, told, len(z_t)) for x in features]}
 
         return from_features
 
@@ -74,30 +74,28 @@ class Control:
     ) -> dict[str, Any]:
         if not any(told):
             return {}
-        rows = _rows(told, len(z_t))
-        seen = (maps.repeat(len(z_t) // len(maps), 1, 1, 1), condition.expand(len(z_t), -1, -1))
-        picture, token = (x[rows] for x in seen)
-        skips, middle = self.network(
-            z_t[rows], t[rows] if t.ndim else t, encoder_hidden_states=token, controlnet_cond=picture, return_dict=False
-        )
+        count = len(z_t)
+        picture, token = maps.repeat(len(z_t) // len(maps), 1, 1, 1), condition.expand(len(z_t), -1, -1)
+        z_t, picture, token = (_chosen(x, told) for x in (z_t, picture, token))
+        t = _chosen(t, told) if t.ndim else t
+        skips, middle = self.network(z_t, t, encoder_hidden_states=token, controlnet_cond=picture, return_dict=False)
         return {
-            "down_block_additional_residuals": [_spread(x, rows) for x in skips],
-            "mid_block_additional_residual": _spread(middle, rows),
+            "down_block_additional_residuals": [_spread(x, told, count) for x in skips],
+            "mid_block_additional_residual": _spread(middle, told, count),
         }
 
 
-def _rows(told: tuple[bool, ...], count: int) -> Tensor:
-    """Which of a batch of n equal parts are told, (count,) bool."""
-    return torch.tensor(told).repeat_interleave(count // len(told))
+def _chosen(x: Tensor, told: tuple[bool, ...]) -> Tensor:
+    """Of a batch of equal parts those that are told."""
+    return torch.cat([part for part, one in zip(x.chunk(len(told)), told, strict=True) if one])
 
 
-def _spread(x: Tensor, rows: Tensor) -> Tensor:
-    """What is told to some of a batch, or to its first part, as what all of it is told: zeros for the others."""
-    if bool(rows.all()) and len(x) == len(rows):
-        return x
-    result = x.new_zeros(len(rows), *x.shape[1:])
-    result[rows.to(x.device)] = x.repeat(int(rows.sum()) // len(x), 1, 1, 1)
-    return result
+def _spread(x: Tensor, told: tuple[bool, ...], count: int) -> Tensor:
+    """What is told to parts of a batch of `count`, or the same to each of them, with zeros for those that are not."""
+    size = count // len(told)
+    x = x.repeat(max(size // len(x), 1), 1, 1, 1)
+    parts = itertools.cycle(x.split(size))
+    return torch.cat([next(parts) if one else torch.zeros_like(x[:size]) for one in told])
 
 
 def load_control(name: str | os.PathLike[str], unet: Any, latent_factor: int) -> Control:
