@@ -230,33 +230,48 @@ def test_quality_is_a_gaussians_likelihood_scaled_and_clipped(tmp_path: Path) ->
     """One component of unit variance: -D/2 log 2π - r²/2; the scale is 300, what is below 0 scores 0."""
     mixture = GaussianMixture(1)
     mixture.weights_, mixture.means_ = np.ones(1), np.zeros((1, 2))
+    model = quality.Quality(mixture, "clip-vit-b-32")
     for precision, expected in ((1.0, -math.log(2 * math.pi)), (math.exp(100), 200 - math.log(2 * math.pi))):
         mixture.precisions_cholesky_ = np.eye(2)[None] * precision
-        scores = quality.quality_scores(mixture, np.zeros((3, 2)))
+        scores = quality.quality_scores(model, np.zeros((3, 2)))
         np.testing.assert_allclose(scores, max(expected, 0) / 3, rtol=1e-12)
     mixture.precisions_cholesky_ = np.eye(2)[None] * math.exp(200)
-    assert quality.quality_scores(mixture, np.zeros((1, 2))) == [100]
+    assert quality.quality_scores(model, np.zeros((1, 2))) == [100]
 
 
 def test_quality_survives_its_file_and_counts_every_picture(tmp_path: Path) -> None:
     rng = np.random.default_rng(10)
     x = rng.normal(size=(80, 3)) * 1e-12 + rng.integers(0, 3, (80, 1)) * 1e-11
-    mixture = quality.fit_quality(x * 1e9, components=3)
-    quality.save_quality(mixture, tmp_path / "qs.safetensors", "clip-vit-b-32")
-    again, space = quality.load_quality(tmp_path / "qs.safetensors")
-    assert space == "clip-vit-b-32"
+    fitted = quality.fit_quality(x * 1e9, "clip-vit-b-32", components=3)
+    quality.save_quality(fitted, tmp_path / "qs.safetensors")
+    again = quality.load_quality(tmp_path / "qs.safetensors")
+    assert (again.space, again.span) == ("clip-vit-b-32", (0, 300))
     shown = x[:77] * 1e9  # fills no batch of 50
     scores = quality.quality_scores(again, shown)
     assert len(scores) == 77
-    np.testing.assert_array_equal(scores, np.clip(mixture.score_samples(shown) / 300, 0, 1) * 100)
+    np.testing.assert_array_equal(scores, np.clip(fitted.mixture.score_samples(shown) / 300, 0, 1) * 100)
     assert 0 < scores.mean() < 100
     with pytest.raises(UserError, match="features of 3 numbers, got 4"):
         quality.quality_scores(again, np.zeros((1, 4)))
 
 
+def test_in_other_features_the_scale_comes_from_pictures_that_were_not_fitted_to(tmp_path: Path) -> None:
+    """Of a fit to as many pictures as numbers, those fitted to are far likelier than any other: they set no scale."""
+    rng = np.random.default_rng(3)
+    x, others = rng.normal(size=(400, 20)), rng.normal(size=(400, 20))
+    fitted = quality.fit_quality(x, "dinov2")
+    assert len(fitted.mixture.weights_) == 2  # ten pictures to each of 20 numbers: 400 / 200
+    assert len(quality.fit_quality(rng.normal(size=(5000, 2)), "dinov2").mixture.weights_) == 20
+    quality.save_quality(fitted, tmp_path / "qs.safetensors")
+    scores = quality.quality_scores(quality.load_quality(tmp_path / "qs.safetensors"), others)
+    assert 35 < scores.mean() < 80
+    assert ((scores == 0) | (scores == 100)).mean() < 0.2
+    assert quality.quality_scores(fitted, others + 9).max() == 0
+
+
 def test_quality_refuses_what_is_no_mixture(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="20 components"):
-        quality.fit_quality(np.zeros((19, 2)))
+    with pytest.raises(UserError, match="20 components needs more pictures, got 19"):
+        quality.fit_quality(np.zeros((19, 2)), "clip-vit-b-32", 20)
     Moments.of(np.random.default_rng(0).normal(size=(5, 2))).save(tmp_path / "a.safetensors", "dinov2")
     with pytest.raises(UserError, match="holds no mixture"):
         quality.load_quality(tmp_path / "a.safetensors")

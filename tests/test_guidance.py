@@ -105,6 +105,16 @@ def test_a_rescaling_that_cannot_be(rescale):
         guide(Conditional(), CONDITION, NULL, 7.0, rescale)
 
 
+def test_the_null_condition_stands_for_as_many_tokens_as_there_are():
+    z_t, model = noise(1, 2, 3), Conditional()
+    several = CONDITION.repeat(1, 4, 1)
+    torch.testing.assert_close(
+        guide(model, several, NULL, 5.0)(z_t, T),
+        guide(Conditional(), several, NULL.repeat(1, 4, 1), 5.0)(z_t, T),
+    )
+    assert [len(z) for z, _, _ in model.calls] == [6]
+
+
 SECOND = torch.tensor([[[2.0, -1.0]]], dtype=torch.float64)
 
 

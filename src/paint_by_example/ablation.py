@@ -99,7 +99,7 @@ def build(data: Path, out: Path, seed: int = 0) -> None:
             feature_extractor=build_feature_extractor(EXEMPLAR_SIZE),
         ).save_pretrained(out / "start" / name)
     features = FeatureCache(out / "features").features(load_extractor(SPACE), pictures(scenes), "crop")
-    save_quality(fit_quality(features, seed=seed), out / QUALITY, SPACE)
+    save_quality(fit_quality(features, SPACE, seed=seed), out / QUALITY)
 
 
 def graft(out: Path) -> None:
@@ -121,15 +121,15 @@ def graft(out: Path) -> None:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """A fresh U-Net for latents of 8x8, which attends to the exemplar's tokens at 8x8 and 4x4."""
+    """A fresh U-Net for latents of 8x8, which attends to the exemplar's tokens at 4x4."""
     return UNet2DConditionModel(
         sample_size=IMAGE_SIZE // PATCH_SIZE,
         in_channels=2 * LATENT_CHANNELS + 1,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(128, 192),
+        block_out_channels=(64, 128),
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=CONDITION_SIZE,
         attention_head_dim=4,  # diffusers' name for the number of heads
     )

@@ -133,9 +133,9 @@ def guide_with_structure(
 
 
 def _ask(predict: PredictWithCondition, z_t: Tensor, t: Tensor, conditions: Sequence[Tensor]) -> list[Tensor]:
-    """The predictions for several conditions, all of them in one call."""
-    count = len(conditions)
-    told = [condition.expand(len(z_t), *condition.shape[1:]) for condition in conditions]
+    """The predictions for several conditions, all of them in one call; the null one stands for any number of tokens."""
+    count, tokens = len(conditions), max(condition.shape[1] for condition in conditions)
+    told = [condition.expand(len(z_t), tokens, -1) for condition in conditions]
     if count == 1:
         return [predict(z_t, t, told[0])]
     t = torch.cat([t] * count) if t.ndim else t

@@ -124,8 +124,8 @@ class FitQs:
     """File to write (.safetensors)."""
     space: str = "clip-vit-b-32"
     """Feature space."""
-    components: int = 20
-    """Of the mixture."""
+    components: int | None = None
+    """Of the mixture; 20 as in the paper, or fewer where there are fewer pictures than ten to each of their numbers."""
     seed: int = 0
     """Of the start."""
     weights: str | None = None
@@ -334,7 +334,7 @@ def fit_qs(options: FitQs) -> None:
     if not options.pictures.is_dir():
         raise UserError(f"there is no folder {options.pictures}")
     features = FeatureCache(options.cache).features(extractor, read_pictures(options.pictures), "crop")
-    save_quality(fit_quality(features, options.components, options.seed), options.out, options.space)
+    save_quality(fit_quality(features, options.space, options.components, options.seed), options.out)
     print(options.out)
 
 

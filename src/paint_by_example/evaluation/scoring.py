@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +22,10 @@ from .edges import edge_agreement
 from .features import CHUNK, EXTRACTORS, Extractor, FeatureCache, Features, hub_answers, load_extractor
 from .likeness import cosine, painted_box, painted_box_original, retrieval
 from .perceptual import Lpips, load_lpips, lpips_outside
-from .quality import load_quality, quality_scores
+from .quality import Quality, load_quality, quality_scores
 from .result import METRICS, Figure, Scores, describe, interval, mean_figure
 from .seam import seam_visibility
 from .statistics import Moments, read_space
-
-if TYPE_CHECKING:
-    from sklearn.mixture import GaussianMixture
 
 USES: dict[str, tuple[str, ...]] = {
     "clip-vit-b-32": ("clip-score", "frechet", "kid"),
@@ -51,8 +48,7 @@ class Instruments:
 
     extractors: dict[str, Extractor]
     lpips: Lpips | None = None
-    mixture: GaussianMixture | None = None
-    mixture_space: str | None = None
+    quality: Quality | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
 
@@ -98,10 +94,10 @@ def find_instruments(
     if quality is None:
         missing["qs"] = "no mixture was given; pbe evaluate fit-qs makes one of photographs"
         return Instruments(extractors, lpips, missing=missing)
-    mixture, space = load_quality(quality)
-    if space not in extractors:
-        missing["qs"] = f"the mixture is of {space}, which is not among the feature spaces"
-    return Instruments(extractors, lpips, mixture, space, missing)
+    mixture = load_quality(quality)
+    if mixture.space not in extractors:
+        missing["qs"] = f"the mixture is of {mixture.space}, which is not among the feature spaces"
+    return Instruments(extractors, lpips, mixture, missing)
 
 
 # --- what results are compared with as a set --------------------------------------------------------------------------
@@ -205,16 +201,16 @@ def score(
             key = hashlib.sha256(repr(item.exemplar.shape).encode() + item.exemplar.tobytes()).digest()
             right.append(gallery.setdefault(key, len(gallery)))
         for name, extractor in instruments.extractors.items():
-            for what, part in measure_chunk(extractor, items, pictures, cache, instruments.mixture_space, missing):
+            for what, part in measure_chunk(extractor, items, pictures, cache, instruments.quality, missing):
                 gathered.setdefault((name, what), []).append(part)
     features = {key: np.concatenate(parts) for key, parts in gathered.items()}
     figures: dict[str, Figure] = {}
     for name in instruments.extractors:
         columns |= likeness_metrics(name, features, np.array(right))
         figures |= set_metrics(name, features, references.get(name), missing)
-    if instruments.mixture is not None and (instruments.mixture_space, "whole") in features:
-        assert instruments.mixture_space is not None
-        columns["qs"] = list(quality_scores(instruments.mixture, features[instruments.mixture_space, "whole"]))
+    quality = instruments.quality
+    if quality is not None and (quality.space, "whole") in features:
+        columns["qs"] = list(quality_scores(quality, features[quality.space, "whole"]))
     figures |= {name: mean_figure(column) for name, column in columns.items()}
     order = {name: place for place, name in enumerate(sorted(figures, key=table_order))}
     return Scores(
@@ -293,13 +289,13 @@ def measure_chunk(
     items: Sequence[Item],
     pictures: Sequence[Pixels],
     cache: FeatureCache,
-    mixture_space: str | None,
+    quality: Quality | None,
     missing: dict[str, str],
 ) -> Iterator[tuple[str, Features]]:
     """Features of a few items: of whole results, painted boxes, the authors' boxes, exemplars."""
     uses = set(USES[extractor.name])
     pairs = list(zip(pictures, items, strict=True))
-    if uses & {"frechet", "kid", "cmmd"} or extractor.name == mixture_space:
+    if uses & {"frechet", "kid", "cmmd"} or (quality is not None and extractor.name == quality.space):
         yield "whole", cache.features(extractor, pictures, "crop")
     if uses & {"clip-score", "likeness", "retrieval", "dreamsim"}:
         yield "box", cache.features(extractor, [painted_box(picture, item.mask) for picture, item in pairs], "squash")
