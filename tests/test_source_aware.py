@@ -89,6 +89,21 @@ def test_a_model_that_takes_no_structure(pipeline: PaintByExamplePipeline) -> No
         edit(pipeline, structure="depth")
 
 
+def test_a_part_of_the_model_is_told_where_there_is_one(beside: PaintByExamplePipeline) -> None:
+    pipeline = tiny.sd_pipeline()
+    plain = pixels(pipeline)
+    pipeline.add_source_encoder(["structure"])
+    told: dict[str, Any] = {"structure": "edges", "structure_scale": 1.0}
+    assert changed(pixels(pipeline, **told), plain) == (0, 0)  # it has learned nothing yet
+    with torch.no_grad():
+        for parameter in pipeline.source_encoder.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    assert changed(pixels(pipeline, **told), plain)[0] > 0.3
+    assert edit(pipeline, **told).records[0].structure.controlnet is None
+    pipeline.controlnet = beside.controlnet  # takes its place
+    assert changed(pixels(pipeline, **told), pixels(beside, **told)) == (0, 0)
+
+
 def test_the_maps_of_regions(pipeline: PaintByExamplePipeline) -> None:
     maps = pipeline.structure_maps(SOURCE, "edges", box=[LEFT, RIGHT])
     side = pipeline.image_size
