@@ -161,3 +161,10 @@ def test_two_people_and_nobody():
     noses = sorted(float(one.points[0, 0]) for one in both)
     assert noses == pytest.approx([218, 1024 - 218], abs=15)
     assert find_people(data.coffee(), MODELS) == []
+
+
+@with_models
+def test_a_person_from_the_side():
+    (found,) = find_people(np.repeat(data.camera()[..., None], 3, 2), MODELS)
+    assert np.hypot(*(found.points[0] - (245, 170))) < 15  # the nose
+    assert found.visible[[0, 1, 2, 5, 8, 11]].min() > 0.5
