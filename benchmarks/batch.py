@@ -53,7 +53,7 @@ class Options:
     """Edits whose calls of the U-Net are made as one."""
     processes: int = 1
     """Time as many processes too; not for tiny."""
-    repeats: int = 3
+    repeats: int = 2
     """Turns of each way; medians are printed."""
     json: bool = False
     """Print one JSON object."""
