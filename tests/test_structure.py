@@ -105,5 +105,7 @@ def test_what_is_no_structure(text, message):
 def test_a_sketch_without_a_drawing():
     with pytest.raises(UserError, match="the structure sketch needs a drawing"):
         Structure("sketch")
+    with pytest.raises(UserError, match="the structure edges needs no models; they go with pose"):
+        Structure("edges", models="models")
     with pytest.raises(UserError, match="choose one of edges, soft-edges, pose, sketch"):
         Structure("depth")  # type: ignore[arg-type]

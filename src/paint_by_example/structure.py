@@ -45,6 +45,8 @@ class Structure:
             raise UserError(f"unknown structure {self.kind!r}; choose one of {', '.join(KINDS)}")
         if (self.kind == "sketch") != (self.sketch is not None):
             raise UserError("the structure sketch needs a drawing, and the others take none")
+        if self.models is not None and self.kind != "pose":
+            raise UserError(f"the structure {self.kind} needs no models; they go with pose")
 
 
 def parse_structure(text: str, models: str | os.PathLike[str] | None = None) -> Structure:
