@@ -11,7 +11,7 @@ PYTHON=${PYTHON:-.venv/bin/python}
 PBE=${PBE:-.venv/bin/pbe}
 DATA=${DATA:-data/composites}
 OUT=${OUT:-runs-out/ablation}
-STEPS=${STEPS:-1500}
+STEPS=${STEPS:-1000}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}   # two runs at a time, of one thread each, get more done than one of two
 
 run() { # folder, start, share of dropped exemplars, further options

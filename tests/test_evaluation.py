@@ -303,12 +303,13 @@ def measured(tmp_path: Path) -> tuple[Path, Path]:
     return folder, tiny_clip(tmp_path / "clip")
 
 
-def test_scores_of_a_known_method(measured: tuple[Path, Path], tmp_path: Path) -> None:
+def test_scores_of_a_known_method(measured: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, clip = measured
+    monkeypatch.setenv("PBE_CACHE", str(tmp_path / "nothing"))
     spaces = ("clip-vit-b-32", "clip-vit-l-14", "efficientnet-lite2", "inception-v3")
     weights = {"clip-vit-b-32": str(clip), "clip-vit-l-14": str(clip), "inception-v3": str(tmp_path / "none")}
     instruments = find_instruments(spaces, weights, offline=True)
-    assert set(instruments.missing) == {"inception-v3", "lpips-outside", "qs"}
+    assert set(instruments.missing) == {"inception-v3", "lpips-outside", "pose-inside", "qs"}
     benchmark, cache = open_benchmark(folder), FeatureCache(tmp_path / "cache")
     references = measure_reference(benchmark.reference, instruments, cache)
     made = score(benchmark, "pasted", tmp_path / "pasted", instruments, references, cache, {"a": 1})

@@ -20,7 +20,7 @@ SMALLER = {
     "report": ["--count", "1"],
     "compare": ["--count", "1"],
     "sweep": ["--offline", "--spaces", "efficientnet-lite2", "--device", "cpu"],
-    "fit-qs": ["--space", "efficientnet-lite2", "--components", "2"],
+    "fit-qs": ["--space", "efficientnet-lite2", "--components", "1"],
     "build-cocoee": ["--count", "2"],
 }
 
@@ -35,6 +35,7 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: dict[
     for split, boxes in (("val2017", VAL[:2]), ("train2017", TRAIN)):
         annotations, _ = coco_files(coco, split, boxes)
         annotations.rename(coco / "annotations" / annotations.name)
+    tiny.picture(50, 40, seed=9).save(coco / "train2017" / "one-more.jpg")  # a mixture needs four
     (coco / "test2017").mkdir()
     tiny.picture(60, 40).save(coco / "test2017" / "1.jpg")
     (tmp_path / "elsewhere" / "results").mkdir(parents=True)

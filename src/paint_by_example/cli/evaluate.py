@@ -41,6 +41,8 @@ class Score:
     benchmark's own if not given."""
     qs: Path | None = None
     """Mixture of the quality score, from pbe evaluate fit-qs."""
+    pose_models: Path | None = None
+    """Mediapipe's wheel, or the folder it is in, to measure how people stand; see docs/source-aware.md."""
     cache: Path | None = None
     """Folder that features are kept in; one beside --out if not given."""
     limit: int | None = None
@@ -88,6 +90,8 @@ class Run:
     """As for score."""
     qs: Path | None = None
     """Mixture of the quality score, from pbe evaluate fit-qs."""
+    pose_models: Path | None = None
+    """Mediapipe's wheel, or the folder it is in, to measure how people stand; see docs/source-aware.md."""
     cache: Path | None = None
     """Folder that features are kept in; one in OUT if not given."""
     limit: int | None = None
@@ -284,7 +288,7 @@ def score_all(
     spaces = options.spaces or tuple(scoring.USES)
     for folder in folders.values():  # before anything is downloaded
         scoring.find_results(folder, benchmark.names[: options.limit])
-    instruments = scoring.find_instruments(spaces, weights, options.qs, options.offline, device)
+    instruments = scoring.find_instruments(spaces, weights, options.qs, options.offline, device, options.pose_models)
     for reason in instruments.missing.values():
         print(f"pbe: {reason}", file=sys.stderr)
     features = FeatureCache(cache)

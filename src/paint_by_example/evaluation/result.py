@@ -61,6 +61,9 @@ METRICS = (
     Metric("lpips-outside", "lower", 4, "LPIPS of result and source, both with the mask blanked"),
     Metric("seam", "lower", 2, "step across the mask's edge beyond that beside it, grey levels"),
     Metric("edges-inside", "higher", 4, "F-measure of the source's and the result's edges inside the mask"),
+    Metric(
+        "pose-inside", "higher", 3, "share of a person's points that are where they were, where one was in the mask"
+    ),
 )
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from .. import __version__
 from ..errors import DataError, MaskError, ModelError, UserError
 from ..images import READABLE_SUFFIXES, load_image
+from ..pose import find_models, find_people
 from . import frechet, mmd
 from .background import changed_outside, psnr_outside, ssim_outside
 from .benchmark import Benchmark, Item, Pixels, read_pictures
@@ -22,6 +23,7 @@ from .edges import edge_agreement
 from .features import CHUNK, EXTRACTORS, Extractor, FeatureCache, Features, hub_answers, load_extractor
 from .likeness import cosine, painted_box, painted_box_original, retrieval
 from .perceptual import Lpips, load_lpips, lpips_outside
+from .pose_agreement import pose_agreement
 from .quality import Quality, load_quality, quality_scores
 from .result import METRICS, Figure, Scores, describe, interval, mean_figure
 from .seam import seam_visibility
@@ -49,6 +51,7 @@ class Instruments:
     extractors: dict[str, Extractor]
     lpips: Lpips | None = None
     quality: Quality | None = None
+    pose: Path | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
 
@@ -58,6 +61,7 @@ def find_instruments(
     quality: Path | None = None,
     offline: bool = False,
     device: str = "cpu",
+    pose: Path | None = None,
 ) -> Instruments:
     """Load what can be had.
 
@@ -67,6 +71,7 @@ def find_instruments(
         quality: mixture of the quality score.
         offline: use what is on this machine, or nothing.
         device: to compute on.
+        pose: where the networks for poses are, see `pose.find_models`.
 
     Returns:
         All that could be loaded; ``missing`` has a line for each of the others.
@@ -91,13 +96,19 @@ def find_instruments(
         lpips = load_lpips(weights.get("lpips"))
     except ModelError as error:
         missing["lpips-outside"] = str(error)
+    try:
+        pose = find_models(pose)
+    except UserError as error:
+        if pose is not None:
+            raise
+        missing["pose-inside"] = str(error)
     if quality is None:
         missing["qs"] = "no mixture was given; pbe evaluate fit-qs makes one of photographs"
-        return Instruments(extractors, lpips, missing=missing)
+        return Instruments(extractors, lpips, pose=pose, missing=missing)
     mixture = load_quality(quality)
     if mixture.space not in extractors:
         missing["qs"] = f"the mixture is of {mixture.space}, which is not among the feature spaces"
-    return Instruments(extractors, lpips, mixture, missing)
+    return Instruments(extractors, lpips, mixture, pose, missing)
 
 
 # --- what results are compared with as a set --------------------------------------------------------------------------
@@ -192,12 +203,17 @@ def score(
     gathered: dict[tuple[str, str], list[Features]] = {}
     gallery: dict[bytes, int] = {}
     right: list[int] = []
+    poses: list[float] = []
     for start in tqdm(range(0, len(names), CHUNK), desc=f"scoring {method}", mininterval=1, leave=False):
         items = [benchmark[index] for index in range(start, min(start + CHUNK, len(names)))]
         pictures = [read_result(path, item) for path, item in zip(paths[start:], items, strict=False)]
         for item, picture in zip(items, pictures, strict=True):
             for name, value in pixel_metrics(item, picture, instruments.lpips).items():
                 columns.setdefault(name, []).append(value)
+            if instruments.pose is not None:
+                people = [find_people(one, instruments.pose) for one in (item.source, picture)]
+                agreed = pose_agreement(people[0], people[1], item.mask)
+                poses += [] if agreed is None else [agreed]
             key = hashlib.sha256(repr(item.exemplar.shape).encode() + item.exemplar.tobytes()).digest()
             right.append(gallery.setdefault(key, len(gallery)))
         for name, extractor in instruments.extractors.items():
@@ -212,6 +228,10 @@ def score(
     if quality is not None and (quality.space, "whole") in features:
         columns["qs"] = list(quality_scores(quality, features[quality.space, "whole"]))
     figures |= {name: mean_figure(column) for name, column in columns.items()}
+    if poses:
+        figures["pose-inside"] = mean_figure(poses)
+    elif instruments.pose is not None:
+        missing["pose-inside"] = "no source shows a person inside its mask"
     order = {name: place for place, name in enumerate(sorted(figures, key=table_order))}
     return Scores(
         method=method,
