@@ -32,7 +32,7 @@ check: install ## lint, format and types
 	$(BIN)/mypy
 
 test: install ## the tests that take seconds
-	$(BIN)/pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not gpu"
 
 test-slow: install ## the tests that take longer
 	$(BIN)/pytest -m "slow and not gpu"

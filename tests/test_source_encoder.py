@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from paint_by_example import PaintByExamplePipeline, UserError
 from paint_by_example.attention import collapse_cross_attention
 from paint_by_example.errors import ModelError
 from paint_by_example.layout import LayoutUNet
@@ -184,3 +186,48 @@ def test_what_it_has_not_learned_and_what_it_was_not_made_for_is_said() -> None:
         setting.hints(style=setting.style)
     with pytest.raises(ModelError, match="another U-Net"):
         Setting("embedded").encoder.attach(UNETS["stable diffusion"]())
+
+
+# Whole edits
+
+
+def learned(parts: tuple[str, ...]) -> PaintByExamplePipeline:
+    pipeline = tiny.embedded_pipeline()
+    pipeline.add_source_encoder(parts)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        for name, parameter in pipeline.source_encoder.named_parameters():
+            if name.endswith("gate") or not parameter.any():
+                parameter.add_(0.3 * torch.randn_like(parameter) + 0.2)
+    return pipeline
+
+
+def test_an_edit_is_told_what_it_asks_for_and_can_be_made_again() -> None:
+    pipeline, source = learned(("structure", "context")), np.asarray(tiny.picture(48, 40))
+    given: dict[str, Any] = {"exemplar": tiny.picture(20, 20), "box": (8, 8, 32, 32), "steps": 2}
+
+    def edit(**more: Any) -> np.ndarray:
+        return np.asarray(pipeline.edit(source, **given, **more).images[0])
+
+    plain = edit()
+    told = {name: edit(**{name: value}) for name, value in (("structure", "edges"), ("context", True))}
+    for name, image in told.items():
+        assert not np.array_equal(image, plain), name
+        assert np.array_equal(image[:8], source[:8])
+    assert not np.array_equal(told["structure"], told["context"])
+    assert np.array_equal(edit(structure="edges", structure_scale=0.0), plain)
+    both = pipeline.edit(source, **given, structure="edges", structure_scale=1.5, context=True, backend="openvino")
+    settings = both.records[0].settings()
+    assert (settings["context"], settings["backend"]) == (True, "torch")
+    again = pipeline.edit(source, exemplar=given["exemplar"], box=given["box"], **settings)
+    assert np.array_equal(np.asarray(again.images[0]), np.asarray(both.images[0]))
+
+
+def test_an_edit_is_refused_what_the_model_has_not_learned() -> None:
+    given: dict[str, Any] = {"exemplar": tiny.picture(20, 20), "box": (8, 8, 32, 32), "steps": 2}
+    with pytest.raises(ModelError, match="has learned no context"):
+        learned(("structure",)).edit(tiny.picture(48, 40), **given, context=True)
+    with pytest.raises(ModelError, match="neither structure nor context"):
+        tiny.embedded_pipeline().edit(tiny.picture(48, 40), **given, context=True)
+    with pytest.raises(UserError, match="takes no structure"):
+        learned(("context",)).edit(tiny.picture(48, 40), **given, structure="edges")

@@ -230,6 +230,7 @@ class Editor(Painter):
         backend: BackendName | Literal["auto"] | None = None,
         structure: Structure | StructureKind | None = None,
         structure_scale: float = 1.0,
+        context: bool = False,
         source_exemplar: float = 0.0,
         harmonise: HarmoniseName | None = None,
         on_step: Callable[[Step], None] | None = None,
@@ -267,6 +268,7 @@ class Editor(Painter):
             structure: what of the source is told a model that takes it, or a network that `load_controlnet` loaded: a
                 kind, or a `Structure`.
             structure_scale: μ: the larger, the more of the structure is kept; see `guidance.guide_with_structure`.
+            context: let the region look at its surroundings, with a model that has learned to. Torch runs it, too.
             source_exemplar: 0 to 1, share of the condition that what stands in the region has, as a second exemplar.
             harmonise: colour or poisson: fit what was painted to its surroundings, see `harmonise`.
             on_step: called after every step, for progress, previews, and, by raising, for cancelling. Latents are those
@@ -304,8 +306,12 @@ class Editor(Painter):
             structure = as_structure(structure)
             if not self.takes_structure:
                 raise UserError(
-                    "this model takes no structure; load a ControlNet or T2I-Adapter beside it: --controlnet"
+                    "this model takes no structure; load a ControlNet or T2I-Adapter beside it (--controlnet), or"
+                    " train it (pbe train --add structure)"
                 )
+            backend = "torch"
+        if context:
+            self.check_context()
             backend = "torch"
         if backend is None or backend == "auto":
             wanted = chosen.backends if backend is None else ("openvino",)
@@ -355,6 +361,7 @@ class Editor(Painter):
                     network=network,
                     structure=drawn,
                     structure_scale=structure_scale,
+                    context=context,
                     control=self.controlnet,
                     second=second,
                 )
@@ -388,6 +395,7 @@ class Editor(Painter):
             backend=backend,
             guidance_interval=(float(interval[0]), float(interval[1])),
             structure=None if structure is None else self._guide(structure, structure_scale),
+            context=bool(context),
             source_exemplar=float(source_exemplar),
             harmonise=fit,
         )

@@ -241,6 +241,11 @@ class Painter(Switches):
             raise ModelError("this model has learned neither structure nor context; train them with pbe train --add")
         return cast(SourceEncoder, self.source_encoder)
 
+    def check_context(self) -> None:
+        """Raise a `ModelError` where the model has not learned to look at a region's surroundings."""
+        if not self.learned_of_source().config.context:
+            raise ModelError("this model has learned no context; train it with pbe train --add context")
+
     @torch.no_grad()
     def style(self, masked_source: Tensor) -> Tensor:
         """What the exemplar encoder's frozen part sees in the source: (B, 3, H, W) in [-1, 1] to (B, F)."""

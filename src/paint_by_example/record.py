@@ -91,6 +91,8 @@ class Record:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Shares of the noise levels between which there was guidance."""
     structure: Guide | None = None
+    context: bool = False
+    """Whether regions looked at their surroundings."""
     source_exemplar: float = 0.0
     """Share of the condition that what stood in the region had."""
     harmonise: str | None = None
@@ -100,7 +102,7 @@ class Record:
         """What `edit` is told beside the pictures, by its names."""
         names = ("seed", "guidance_scale", "steps", "scheduler", "eta", "strength", "guidance_rescale", "feather")
         speed = ("preset", "backend", "guidance_interval")
-        source = ("source_exemplar", "harmonise")
+        source = ("context", "source_exemplar", "harmonise")
         settings = {name: getattr(self, name) for name in (*names, *speed, *source)}
         if (guide := self.structure) is not None:
             sketch = None
@@ -266,6 +268,7 @@ def _parse(values: dict[str, Any]) -> Record:
         backend=str(values.get("backend", "torch")),
         guidance_interval=(float(low), float(high)),
         structure=None if values.get("structure") is None else guide(values["structure"]),
+        context=bool(values.get("context", False)),
         source_exemplar=float(values.get("source_exemplar", 0.0)),
         harmonise=None if values.get("harmonise") is None else str(values["harmonise"]),
     )

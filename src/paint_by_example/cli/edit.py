@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WHERE = tyro.conf.create_mutex_group(required=False, title="where to paint")
 SETTINGS = (
     *("guidance_scale", "steps", "seed", "scheduler", "feather", "strength", "eta", "guidance_rescale"),
-    *("structure_scale", "source_exemplar", "harmonise"),
+    *("structure_scale", "context", "source_exemplar", "harmonise"),
 )
 SPEED = ("preset", "backend")
 PRESET_SETS = ("steps", "scheduler", "guidance_interval", "backend")
@@ -83,6 +83,8 @@ class Edit:
     """ControlNet or T2I-Adapter for Stable Diffusion 1.x that sees the structure: a folder, or a name on the hub."""
     pose_models: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """With --structure pose: where mediapipe's wheel is, or the two networks out of it."""
+    context: bool | None = None
+    """Let the region look at its surroundings; for a model that has learned it (pbe train --add context)."""
     source_exemplar: Annotated[float | None, tyro.conf.arg(metavar="WEIGHT")] = None
     """Share that what stands in the region has as a second exemplar, 0 to 1; 0 if not given."""
     harmonise: Literal["colour", "poisson"] | None = None
