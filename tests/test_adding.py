@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from paint_by_example import PaintByExamplePipeline, UserError, held_out, load_pipeline
+from paint_by_example.conversion import convert
 from paint_by_example.data.composites import Composites
 from paint_by_example.data.guides import Guided, wear
 from paint_by_example.plan import plan
@@ -97,6 +98,17 @@ def test_a_model_with_new_parts_still_makes_the_plain_edit(
     plain = load_pipeline(models["embedded"], device="cpu").edit(source, **given).images[0]
     more = load_pipeline(train(config()), device="cpu").edit(source, **given).images[0]
     assert np.array_equal(np.asarray(plain), np.asarray(more))
+
+
+def test_a_model_with_new_parts_is_converted_to_a_folder_and_not_to_one_file(
+    config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    model = train(config(steps=1))
+    convert(model, tmp_path / "half", dtype=torch.float16)
+    had, has = (weights(load_pipeline(path, device="cpu"), "source_encoder") for path in (model, tmp_path / "half"))
+    assert all(torch.equal(has[name].float(), value.half().float()) for name, value in had.items())
+    with pytest.raises(UserError, match="which one file has no place for"):
+        convert(model, tmp_path / "model.safetensors")
 
 
 def test_a_part_that_was_there_stays_while_another_is_added(config: Callable[..., TrainConfig], tmp_path: Path) -> None:

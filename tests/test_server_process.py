@@ -21,6 +21,7 @@ from PIL import Image
 
 from benchmarks import server_load
 from paint_by_example.cli import main
+from paint_by_example.server.messages import LibraryPage
 from paint_by_example.server.settings import ServeConfig
 from tests import server_client as ask
 from tests import tiny
@@ -81,7 +82,7 @@ def test_the_documented_curl_commands(server: ask.Process, pictures: Path) -> No
 
 def test_the_documented_answers_have_the_fields_there_are(server: ask.Process) -> None:
     blocks = re.findall(r"```json\n(.*?)```", DOCUMENTED, re.S)
-    edit, result, listed, files, about = (json.loads(block) for block in blocks)
+    edit, result, listed, files, pictures, about = (json.loads(block) for block in blocks)
     made = server.client.post("/api/edits", files=ask.parts()).json()
     made = ask.wait(server.client, made["id"])
     assert set(edit) == set(made)
@@ -92,6 +93,7 @@ def test_the_documented_answers_have_the_fields_there_are(server: ask.Process) -
     assert set(about) == set(shown)
     assert set(about["limits"]) == set(shown["limits"])
     assert set(files) == {"root", "folder", "entries"}
+    assert set(pictures) == set(LibraryPage.model_fields)
 
 
 def test_events_arrive_while_the_edit_runs(server: ask.Process) -> None:

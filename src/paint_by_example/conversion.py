@@ -16,7 +16,6 @@ from transformers import CLIPVisionConfig
 from . import ldm
 from .checkpoint import (
     INDEX,
-    NETWORKS,
     StoredModel,
     check_fit,
     find_model,
@@ -95,6 +94,8 @@ def convert(
             on_start(sum(networks) + stored_size(tables))
         with quiet():
             if is_file:
+                if "source_encoder" in stored.networks:
+                    raise ModelError(f"{model} has learned structure or context, which one file has no place for")
                 write_ldm(stored, place, dtype, on_bytes)
             else:
                 write_folder(stored, place, dtype, on_bytes)
@@ -109,12 +110,13 @@ def write_folder(
         "_diffusers_version": diffusers.__version__,
         "requires_safety_checker": False,
         "safety_checker": [None, None],
+        "source_encoder": [None, None],
     }
     for name, part in stored.outline().items():
         # the released checkpoint names the package, not the module, and so do we
         index[name] = [type(part).__module__.partition(".")[0], type(part).__name__]
         (folder / name).mkdir(parents=True)
-        if name not in NETWORKS:
+        if name not in stored.networks:
             part.save_pretrained(folder / name)
             continue
         if isinstance(part, ModelMixin):

@@ -348,7 +348,7 @@ def load_pipeline(
     return pipeline
 
 
-PARTS = ("vae", "image_encoder", "unet", "scheduler", "safety_checker", "feature_extractor")
+PARTS = ("vae", "image_encoder", "unet", "scheduler", "safety_checker", "feature_extractor", "source_encoder")
 FOR_THE_HUB = ("revision", "cache_dir", "local_files_only", "token", "force_download", "proxies")
 WITHOUT_USE = ("low_cpu_mem_usage", "offload_folder", "offload_state_dict", "max_memory", "disable_mmap")
 """Options of diffusers' that change how a model is loaded there, and nothing here."""
