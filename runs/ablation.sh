@@ -21,9 +21,11 @@ run() { # folder, start, share of dropped exemplars, further options
     --checkpoint-every 250 --keep-checkpoints 1 --held-out-every "$STEPS" --sample-every "$STEPS"
 }
 
-both() { # waits for the two runs that were started last
-  wait "$1"
-  wait "$2"
+both() { # waits for two runs, and stops where one of them has failed
+  local failed=0
+  wait "$1" || failed=1
+  wait "$2" || failed=1
+  return $failed
 }
 
 # 1. Models that have learned nothing, and a U-Net that has learned to fill holes: the prior.

@@ -155,6 +155,22 @@ def test_new_parts_learn_alone(other: dict[str, Any], config: Callable[..., Trai
         config(**other)
 
 
+def test_grids_of_a_run_show_what_learns(config: Callable[..., TrainConfig]) -> None:
+    settings = config()
+    pipeline = load_pipeline(settings.init, device="cpu")
+    pipeline.add_source_encoder(settings.added)
+    with torch.no_grad():
+        for name, parameter in pipeline.source_encoder.named_parameters():
+            if name.endswith("gate") or not parameter.any():
+                parameter.add_(0.3)
+    data = Guided(Composites(settings.data, "held_out", 32, 32), settings.seed)
+    plain, structure, context = (
+        held_out.paint(pipeline, data, 2, added).result for added in ((), ("structure",), ("context",))
+    )
+    assert not torch.allclose(structure, plain, atol=1e-3)
+    assert not torch.allclose(context, plain, atol=1e-4)
+
+
 # The maps
 
 

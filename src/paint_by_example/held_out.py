@@ -76,17 +76,19 @@ def held_out_loss(pipeline: PaintByExamplePipeline, data: Examples, config: Trai
 
 
 @torch.no_grad()
-def paint(pipeline: PaintByExamplePipeline, data: Examples, count: int) -> Painted:
+def paint(pipeline: PaintByExamplePipeline, data: Examples, count: int, added: Sequence[str] = ()) -> Painted:
     """Edit the first examples, each with its own noise.
 
     Args:
         pipeline: the model.
         data: held-out examples with ``exemplar``.
         count: how many, at most.
+        added: of "structure" and "context", what the U-Net is told of the source; the examples have maps for the first.
     """
     items = [data[index] for index in range(min(count, len(data)))]
     source, mask = (torch.from_numpy(np.stack([item[name] for item in items])) for name in ("source", "mask"))
     exemplars = np.stack([item["exemplar"] for item in items])
+    maps = torch.from_numpy(np.stack([item["structure"] for item in items])) if "structure" in added else None
     results = []
     for start in range(0, len(items), TOGETHER):
         part = slice(start, start + TOGETHER)
@@ -97,6 +99,8 @@ def paint(pipeline: PaintByExamplePipeline, data: Examples, count: int) -> Paint
             steps=SAMPLE_STEPS,
             generators=seeded_generators(range(start, start + len(source[part]))),
             scheduler=make_scheduler("dpm++", pipeline.scheduler),
+            structure=None if maps is None else maps[part],
+            context="context" in added,
         )
         results.append(pipeline.decode_latent(last.z_t).cpu().float())
     return Painted(source, mask, exemplars, torch.cat(results) * mask + source * (1 - mask))
@@ -195,7 +199,7 @@ class Judge:
             if not self.learner.processes.is_first:
                 return
             wanted = max(SAMPLES if grid else 0, config.held_out_edits if figures and self.figures else 0)
-            edits = paint(averaged, self.data, wanted) if wanted else None
+            edits = paint(averaged, self.data, wanted, config.added) if wanted else None
             if grid and edits is not None:
                 name = f"step-{done:07d}"
                 log.picture(done, save_grid(edits, config.output / "samples" / f"{name}.png"))
