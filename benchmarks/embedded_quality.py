@@ -5,7 +5,11 @@ one asked for the nearest, or among the five nearest? Chance is 1% and 5%. The f
 which conditions nothing (the model sees through Lite0). Controls: the same holes painted after a wrong exemplar and
 after none (the null token). Ceilings: the true object in the scene, and the exemplar itself pasted into the hole.
 
+How real it looks is told by the Fréchet distance of the same features between what fills the holes and the true objects
+in as many other held-out scenes; the less, the better. It depends on the number of edits, so it compares rows of one run.
+
     python benchmarks/embedded_quality.py [--json] [--sheet docs/images/held_out.png]
+    python benchmarks/embedded_quality.py --rival FOLDER      a row more, of another model's results, 0000.png and so on
 
 The held-out pictures are built from packages by runs/train_embedded.sh, steps 1 and 2.
 """
@@ -14,6 +18,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +35,12 @@ from paint_by_example import load_pipeline
 from paint_by_example.evaluation.baselines import cut_and_paste
 from paint_by_example.evaluation.benchmark import Item, Pixels, items_of
 from paint_by_example.evaluation.editing import paint
-from paint_by_example.evaluation.features import Extractor, FeatureCache, load_extractor
+from paint_by_example.evaluation.features import FeatureCache, load_extractor
+from paint_by_example.evaluation.frechet import frechet_distance
 from paint_by_example.evaluation.held_out import HeldOut
 from paint_by_example.evaluation.likeness import painted_box, retrieval
-from paint_by_example.images import save_image
+from paint_by_example.evaluation.statistics import Moments
+from paint_by_example.images import load_image, save_image
 from paint_by_example.pipeline import PaintByExamplePipeline
 from paint_by_example.sampling import default_steps
 
@@ -64,6 +71,8 @@ class Options:
     """Also draw the first edits as a contact sheet."""
     sheet_edits: int = 40
     """How many of them."""
+    rival: Path | None = None
+    """Folder of another model's results for the same edits, as `pbe evaluate run` writes them."""
     json: bool = False
     """Print one JSON object."""
 
@@ -87,18 +96,45 @@ def paint_all(
     return results
 
 
-def score(
-    extractor: Extractor, pictures: list[Pixels], items: list[Item], right: list[int], gallery: np.ndarray
-) -> dict[str, float]:
-    """Share of boxes whose exemplar is the nearest, among the five nearest, and the mean similarity to it."""
-    boxes = [painted_box(picture, item.mask) for picture, item in zip(pictures, items, strict=False)]
-    features = FeatureCache().features(extractor, boxes, "squash")
-    rank, likeness = retrieval(features, gallery, np.array(right[: len(boxes)]))
-    return {
-        "top1": round(100 * float((rank < 1).mean()), 1),
-        "top5": round(100 * float((rank < 5).mean()), 1),
-        "likeness": round(float(likeness.mean()), 4),
-    }
+class Scores:
+    """Scores results of a benchmark's items.
+
+    Args:
+        benchmark: whose exemplars.
+        items: all of it.
+        others: as many items of other scenes.
+    """
+
+    def __init__(self, benchmark: HeldOut, items: list[Item], others: list[Item]) -> None:
+        self.extractor, self.cache = load_extractor("efficientnet-lite2"), FeatureCache()
+        self.items, self.right = items, np.array([benchmark.right(index) for index in range(len(items))])
+        self.gallery = self.cache.features(self.extractor, benchmark.gallery, "squash")
+        self.real = Moments.of(self.features([item.source for item in others], others))
+
+    def features(self, pictures: Sequence[Pixels], items: list[Item]) -> np.ndarray:
+        """Of what fills the holes, (n, D)."""
+        boxes = [painted_box(picture, item.mask) for picture, item in zip(pictures, items, strict=False)]
+        return self.cache.features(self.extractor, boxes, "squash")
+
+    def __call__(self, pictures: Sequence[Pixels]) -> dict[str, float]:
+        """Share of boxes whose exemplar is the nearest, among the five nearest, mean similarity to it; realism.
+
+        Args:
+            pictures: results of the first items, or of all.
+        """
+        features = self.features(pictures, self.items)
+        rank, likeness = retrieval(features, self.gallery, self.right[: len(pictures)])
+        return {
+            "top1": round(100 * float((rank < 1).mean()), 1),
+            "top5": round(100 * float((rank < 5).mean()), 1),
+            "likeness": round(float(likeness.mean()), 4),
+            "frechet": round(frechet_distance(Moments.of(features), self.real), 4),
+        }
+
+
+def read_results(folder: Path, names: list[str]) -> list[Pixels]:
+    """Results by the names of their items."""
+    return [np.asarray(load_image(folder / f"{name}.png").convert("RGB")) for name in names]
 
 
 def draw_sheet(path: Path, items: list[Item], painted: list[Pixels], count: int, columns: int = 4) -> None:
@@ -126,19 +162,16 @@ def measure(options: Options) -> dict[str, Any]:
     """All figures."""
     started = time.perf_counter()
     pipeline = load_pipeline(options.model)
-    extractor = load_extractor("efficientnet-lite2")
-    exemplar_size = pipeline.image_encoder.image_size
-    benchmark = HeldOut(options.data, options.edits, pipeline.image_size, exemplar_size, options.seed)
+    size, exemplar_size = pipeline.image_size, pipeline.image_encoder.image_size
+    benchmark = HeldOut(options.data, options.edits, size, exemplar_size, options.seed)
+    others = HeldOut(options.data, options.edits, size, exemplar_size, options.seed + 1)
     items, count = list(items_of(benchmark)), len(benchmark.gallery)
-    numbers = [benchmark.right(index) for index in range(len(items))]
-    gallery = FeatureCache().features(extractor, benchmark.gallery, "squash")
+    figures = Scores(benchmark, items, list(items_of(others)))
+    numbers = figures.right
     conditions = pipeline.encode_exemplar(np.stack(benchmark.gallery))
     right = conditions[numbers]
-    wrong = conditions[[(number + count // 2) % count for number in numbers]]
+    wrong = conditions[(numbers + count // 2) % count]
     null = pipeline.image_encoder.uncond_vector.expand(len(right), -1, -1)
-
-    def figures(pictures: list[Pixels]) -> dict[str, float]:
-        return score(extractor, pictures, items, numbers, gallery)
 
     painted = paint_all(pipeline, items, right, options.guidance_scale, options)
     result: dict[str, Any] = {
@@ -148,7 +181,8 @@ def measure(options: Options) -> dict[str, Any]:
             "null token": figures(paint_all(pipeline, items, null, 1.0, options)),
             "true object": figures([item.source for item in items]),
             "cut and paste": figures([cut_and_paste(item) for item in items]),
-        },
+        }
+        | ({} if options.rival is None else {"rival": figures(read_results(options.rival, benchmark.names))}),
         "guidance": {},
         "edits": options.edits,
         "gallery": count,
@@ -167,9 +201,9 @@ def show(result: dict[str, Any]) -> None:
     """A table for people."""
     rows = [(f"edits, guidance {result['guidance_scale']:g}", result), *result["controls"].items()]
     rows += [(f"first edits, guidance {scale}", figures) for scale, figures in result["guidance"].items()]
-    print(f"{'':26}{'top-1 %':>9}{'top-5 %':>9}{'likeness':>10}")
+    print(f"{'':26}{'top-1 %':>9}{'top-5 %':>9}{'likeness':>10}{'Fréchet':>9}")
     for name, figures in rows:
-        print(f"{name:26}{figures['top1']:9.1f}{figures['top5']:9.1f}{figures['likeness']:10.4f}")
+        print(f"{name:26}{figures['top1']:9.1f}{figures['top5']:9.1f}{figures['likeness']:10.4f}{figures['frechet']:9.4f}")
     print(f"{'chance':26}{100 / result['gallery']:9.1f}{500 / result['gallery']:9.1f}")
     print(f"{result['edits']} held-out edits, {result['gallery']} held-out exemplars, {result['seconds']} s")
 

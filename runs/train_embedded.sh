@@ -3,7 +3,7 @@
 # stopped. Needs Debian's apt-get and dpkg-deb, npm, and `make install` (extra: train).
 #
 #     runs/train_embedded.sh            the model in src/paint_by_example/assets/embedded
-#     STEPS=20 DECODER_STEPS=20 LAYOUT_STEPS=20 AHEAD=64 runs/train_embedded.sh      a try-out that overwrites no asset
+#     STEPS=20 DECODER_STEPS=20 MATTE_STEPS=20 runs/train_embedded.sh      a try-out that overwrites no asset
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -16,15 +16,15 @@ DECODER_STEPS=${DECODER_STEPS:-700}
 # 1. The pictures: cut-outs and backgrounds that come in packages.
 DATA="$DATA" PBE="$PBE" runs/composites.sh
 
-# 2. What comes before painting: latent space, exemplar features, what lies where in an exemplar.
+# 2. What comes before painting: latent space, and what an exemplar is told by.
 [ -e "$OUT/model/model_index.json" ] ||
   "$PYTHON" -m paint_by_example.embedded build --data "$DATA" --out "$OUT" --decoder-steps "$DECODER_STEPS" \
-    --layout-steps "${LAYOUT_STEPS:-1500}"
+    --matte-steps "${MATTE_STEPS:-900}"
 
-# 3. Learning to paint, on latents computed ahead (2 GB). bfloat16 is quick where the processor has avx512_bf16 or AMX only.
+# 3. Learning to paint. bfloat16 is quick where the processor has avx512_bf16 or AMX only.
 "$PBE" train --data "$DATA" --init "$OUT/model" --features "$OUT/features.npy" --output "$OUT/run" \
-  --steps "$STEPS" --decay-steps $((STEPS / 3)) --ahead "${AHEAD:-131072}" --batch-size 32 --learning-rate 8e-4 \
-  --warmup-steps 100 --drop-exemplar 0.1 --outside-weight 0.1 --timestep-power 3 --ema-decay 0.999 \
+  --steps "$STEPS" --decay-steps $((STEPS * 2 / 5)) --batch-size 32 --learning-rate 8e-4 --workers 1 \
+  --warmup-steps 100 --drop-exemplar 0.1 --outside-weight 0.1 --timestep-power 2 --ema-decay 0.999 \
   --checkpoint-every 250 --sample-every 500 --precision "${PRECISION:-bfloat16}" --compile
 
 # 4. In half precision into the package.

@@ -12,7 +12,7 @@ import torch
 from paint_by_example import ablation, efficientnet
 from paint_by_example.ablation import VARIANTS, build, graft
 from paint_by_example.cli import main
-from paint_by_example.conditioning import EmbeddedImageEncoder
+from paint_by_example.conditioning import PooledImageEncoder
 from paint_by_example.data.composites import Composites
 from paint_by_example.learner import Network
 from paint_by_example.pipeline import load_pipeline
@@ -91,7 +91,7 @@ def test_with_several_tokens_all_of_the_attention_learns(folder: Path) -> None:
 def test_a_grid_tells_where_things_are() -> None:
     """What a cell of the exemplar shows changes its own vector most; one vector is one whatever changes."""
     torch.manual_seed(0)
-    encoder = EmbeddedImageEncoder(64, 32, 32, 1, 16, grid=4).eval()
+    encoder = PooledImageEncoder(64, 32, 32, 1, 16, grid=4).eval()
     encoder.backbone.load_state_dict(efficientnet.load_pretrained(0).state_dict())
     pictures = torch.zeros(2, 3, 64, 64)
     pictures[1, :, :16, 48:] = 2.0

@@ -112,6 +112,18 @@ def test_an_endless_exemplar_has_no_centre() -> None:
 # --- the mask --------------------------------------------------------------------------------------------------------
 
 
+def test_a_padded_exemplar_keeps_its_shape_on_its_own_backdrop():
+    picture = Image.new("RGB", (20, 60), (10, 200, 30))
+    picture.paste((250, 0, 0), (4, 10, 16, 60))
+    found = np.asarray(fit_exemplar(picture, 30, "pad"))
+    assert found.shape == (30, 30, 3)
+    red = found[..., 0] > 130
+    assert np.flatnonzero(red.any(0)).tolist() == list(range(12, 18))
+    assert np.flatnonzero(red.any(1)).tolist() == list(range(5, 30))
+    assert (found[:, :8] == (10, 200, 30)).all()
+    assert (found[:, -8:] == (10, 200, 30)).all()
+
+
 @given(seed=st.integers(0, 1000), factor=st.sampled_from([2, 4, 8]))
 @settings(max_examples=20, deadline=None)
 def test_latent_masks_by_hand(seed: int, factor: int) -> None:

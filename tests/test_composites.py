@@ -25,6 +25,7 @@ from paint_by_example.data.composites import (
     VARIANTS,
     Composites,
     object_scene,
+    paste,
     patch_scene,
     place_exemplar,
     recolour,
@@ -94,17 +95,6 @@ def scenes(folder: Path) -> Composites:
 
 def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
     return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
-
-
-def test_alone_is_the_object_without_its_surroundings(scenes: Composites) -> None:
-    for exemplar in range(scenes.exemplars):
-        picture = scenes.alone(exemplar, 32)
-        assert picture.shape == (32, 32, 4)
-        assert picture.min() >= 0
-        assert picture.max() <= 1 + 1e-6
-        assert (picture[..., :3] <= picture[..., 3:] + 1e-5).all()  # premultiplied: nothing where the object is not
-        if exemplar >= len(scenes.objects) * VARIANTS:
-            assert (picture[..., 3] == 1).all()
 
 
 # Items
@@ -579,3 +569,45 @@ def test_what_is_invisible_does_not_bleed_into_the_edge():
 def test_items_share_no_random_stream_with_what_stays_the_same():
     assert len({RECOLOURING, PATCHING, PICTURING}) == 3
     assert max(RECOLOURING, PATCHING, PICTURING) < ITEMS  # epoch n has stream ITEMS + n
+
+
+# Mattes and crowds
+
+
+def test_a_matte_is_where_the_object_is(scenes: Composites) -> None:
+    rng = np.random.default_rng(0)
+    whole = 0
+    for _ in range(40):
+        picture, alpha = scenes.matte(rng)
+        assert picture.shape == (scenes.exemplar_size, scenes.exemplar_size, 3)
+        assert alpha.shape == picture.shape[:2]
+        assert alpha.max() > 200
+        whole += int((alpha == 255).all())
+    assert 0 < whole < 20  # patches of photographs are their own objects
+
+
+def test_what_is_pasted_lies_where_it_should() -> None:
+    cutout = np.zeros((20, 10, 4), np.uint8)
+    cutout[..., 0], cutout[..., 3] = 200, 255
+    canvas = np.full((40, 40, 3), 90, np.uint8)
+    pasted = paste(canvas, cutout, 0.5, np.array([10.0, 0.0]))
+    red = pasted[..., 0] == 200
+    assert np.flatnonzero(red.any(0)).tolist() == list(range(25, 35))
+    assert np.flatnonzero(red.any(1)).tolist() == list(range(10, 30))
+    assert (pasted[~red] == 90).all()
+    assert (canvas == 90).all()
+    assert (paste(canvas, cutout, 0.5, np.array([60.0, 0.0])) == 90).all()  # beyond the edge
+
+
+def test_other_objects_stand_near_the_edges(scenes: Composites) -> None:
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    changed = np.zeros((64, 64), bool)
+    crowded = 0
+    for seed in range(100):
+        scene = scenes.crowd(np.random.default_rng(seed), grey)
+        different = (scene != grey).any(-1)
+        changed |= different
+        crowded += int(different.any())
+    assert 10 < crowded < 50
+    assert not changed[26:38, 26:38].any()
+    assert (grey == 128).all()

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig
 
-from paint_by_example import EmbeddedImageEncoder, PaintByExampleImageEncoder, conditioning
+from paint_by_example import PooledImageEncoder, PaintByExampleImageEncoder, conditioning
 from paint_by_example.conditioning import POOLED_SIZE, ExemplarEncoder
 from tests import released
 
@@ -33,9 +33,9 @@ def clip() -> PaintByExampleImageEncoder:
 
 
 @pytest.fixture(scope="module")
-def embedded() -> EmbeddedImageEncoder:
+def embedded() -> PooledImageEncoder:
     torch.manual_seed(0)
-    encoder: EmbeddedImageEncoder = EmbeddedImageEncoder(image_size=64, feature_size=8, width=16, depth=2, proj_size=12)
+    encoder: PooledImageEncoder = PooledImageEncoder(image_size=64, feature_size=8, width=16, depth=2, proj_size=12)
     return encoder
 
 
@@ -117,7 +117,7 @@ def test_a_saved_encoder_has_its_own_width(clip: PaintByExampleImageEncoder, tmp
 # The embedded encoder
 
 
-def test_both_are_what_the_pipeline_takes(clip: PaintByExampleImageEncoder, embedded: EmbeddedImageEncoder) -> None:
+def test_both_are_what_the_pipeline_takes(clip: PaintByExampleImageEncoder, embedded: PooledImageEncoder) -> None:
     encoders: tuple[ExemplarEncoder, ...] = (clip, embedded)
     for encoder, size in zip(encoders, (32, 64), strict=True):
         x = torch.randn(2, 3, size, size)
@@ -126,7 +126,7 @@ def test_both_are_what_the_pipeline_takes(clip: PaintByExampleImageEncoder, embe
         assert torch.equal(encoder(x), encoder.decode(encoder.features(x)))
 
 
-def test_features_are_frozen_and_the_rest_learns(embedded: EmbeddedImageEncoder) -> None:
+def test_features_are_frozen_and_the_rest_learns(embedded: PooledImageEncoder) -> None:
     learning = {name.split(".")[0] for name, parameter in embedded.named_parameters() if parameter.requires_grad}
     assert learning == {"proj_in", "blocks", "final_layer_norm", "proj_out", "uncond_vector"}
     frozen = {name.split(".")[0] for name, parameter in embedded.named_parameters() if not parameter.requires_grad}
@@ -139,7 +139,7 @@ def test_features_are_frozen_and_the_rest_learns(embedded: EmbeddedImageEncoder)
     assert null_condition is embedded.uncond_vector
 
 
-def test_pooled_features_keep_where_things_are(embedded: EmbeddedImageEncoder) -> None:
+def test_pooled_features_keep_where_things_are(embedded: PooledImageEncoder) -> None:
     torch.manual_seed(0)
     for module in embedded.backbone.modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -160,7 +160,7 @@ def test_fit_gives_uncorrelated_components_largest_first(monkeypatch: pytest.Mon
     for name, value in {"POOLED": ((1, 2), (6, 1)), "POOLED_CHANNELS": (8, 12), "POOLED_SIZE": size}.items():
         monkeypatch.setattr(conditioning, name, value)  # 1792 would take its time
     torch.manual_seed(0)
-    encoder = EmbeddedImageEncoder(image_size=32, feature_size=6, width=8, depth=1, proj_size=8)
+    encoder = PooledImageEncoder(image_size=32, feature_size=6, width=8, depth=1, proj_size=8)
     loadings = torch.randn(10, size) * torch.arange(10, 0, -1)[:, None]
     loadings[:, 32:] *= 100  # stages count alike, whatever their scale
     pooled = torch.randn(200, 10) @ loadings + 5

@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from paint_by_example import embedded, load_pipeline
+from paint_by_example import EmbeddedImageEncoder, efficientnet, embedded, load_pipeline
 from paint_by_example.checkpoint import EMBEDDED
-from paint_by_example.conditioning import EmbeddedImageEncoder
+from paint_by_example.data.composites import Composites
 from paint_by_example.data.packages import SOURCES, Entry, split_by_group
+from tests import tiny
 
 MEGABYTE = 10**6
 
@@ -66,16 +67,25 @@ def test_the_exemplar_decides(pipeline):
     assert pictures["blue"][2] - pictures["red"][2] > 30
 
 
-def test_the_token_learns_what_lies_where():
-    """On targets that follow from the features, the map comes close; what is not asked of it stays free."""
+def test_the_matte_is_learned(tmp_path):
+    """A few batches on bright objects on dark ground: what is the object's is told from what is not."""
     torch.manual_seed(0)
-    encoder, unet = EmbeddedImageEncoder(), embedded.build_unet(512)
-    generator = torch.Generator().manual_seed(1)
-    features = torch.randn((300, 512), generator=generator)
-    mixing = torch.randn((512, 16 * 64), generator=generator) / 512**0.5
-    targets = (features @ mixing).view(300, 16, 8, 8)
-    embedded.train_layout(encoder, unet, features, targets, seed=0, steps=60)
-    with torch.no_grad():
-        plan = unet.plan(encoder.decode(features))
-    assert plan.shape[1] > 16
-    assert (plan[:, :16] - targets).square().mean() < 0.5 * targets.var()
+    encoder = EmbeddedImageEncoder(image_size=32, feature_size=8)
+    encoder.backbone.load_state_dict(efficientnet.load_pretrained(0).state_dict(), strict=False)
+    scenes = Composites(tiny.composites_folder(tmp_path / "data"), size=32, exemplar_size=32)
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+
+    def error() -> float:
+        rng = np.random.default_rng(7)
+        pictures, mattes = zip(*(scenes.matte(rng) for _ in range(32)), strict=True)
+        with torch.no_grad():
+            alpha = encoder.alpha(embedded.normalise(np.stack(pictures)))
+        target = torch.from_numpy(np.stack(mattes))[:, None].float() / 255
+        return float((torch.nn.functional.avg_pool2d(target, 2) - alpha).abs().mean())
+
+    untaught = error()
+    embedded.train_matte(encoder, scenes, seed=0, steps=40, batch_size=8)
+    assert error() < 0.6 * untaught
+    changed = {name.split(".")[0] for name, tensor in encoder.state_dict().items() if (tensor != before[name]).any()}
+    assert changed == {"matte"}
+    assert not any(parameter.requires_grad for parameter in encoder.matte.parameters())

@@ -47,24 +47,26 @@ def ramp() -> torch.Tensor:
 
 
 @given(st.data())
-def test_the_map_covers_the_hole_and_nothing_else(data: st.DataObject) -> None:
+def test_the_map_covers_the_square_around_the_hole_and_nothing_else(data: st.DataObject) -> None:
     top, left = (data.draw(st.integers(0, 13)) for _ in range(2))
     bottom, right = data.draw(st.integers(top + 2, 16)), data.draw(st.integers(left + 2, 16))
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., top:bottom, left:right] = 1
     laid = lay_into_hole(torch.ones(1, 1, LAYOUT_SIZE, LAYOUT_SIZE), mask)
     assert (laid[mask == 1] > 0.4).all()
+    middle, half = ((top + bottom) / 2, (left + right) / 2), max(bottom - top, right - left) / 2
     outside = torch.ones(16, 16, dtype=torch.bool)
-    outside[max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1] = False
+    rows, columns = (slice(max(int(m - half) - 1, 0), int(m + half) + 2) for m in middle)
+    outside[rows, columns] = False
     assert (laid[0, 0][outside] == 0).all()
 
 
-def test_the_map_is_stretched_over_the_hole() -> None:
+def test_the_map_keeps_its_shape_whatever_the_hole_is_like() -> None:
     mask = torch.zeros(1, 1, 16, 16)
-    mask[..., 4:12, 6:10] = 1  # 8 by 4 cells, of which the map has 8 by 8
+    mask[..., 3:13, 6:10] = 1  # 10 by 4 cells: the map is as large as the hole is high
     across, down = lay_into_hole(ramp(), mask)[0]
-    torch.testing.assert_close(across[8, 6:10], torch.tensor([-0.75, -0.25, 0.25, 0.75]))
-    torch.testing.assert_close(down[4:12, 8], ramp()[0, 1, :, 0])
+    torch.testing.assert_close(across[8, 6:10], torch.tensor([-0.3, -0.1, 0.1, 0.3]))
+    torch.testing.assert_close(down[3:13, 8], ramp()[0, 1, :, 0])
 
 
 def test_partly_covered_cells_tell_how_far_the_hole_reaches() -> None:

@@ -14,10 +14,10 @@ from transformers import CLIPVisionConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from paint_by_example import (
-    EmbeddedImageEncoder,
     PaintByExampleImageEncoder,
     PaintByExamplePipeline,
     PatchAutoencoder,
+    PooledImageEncoder,
 )
 
 IMAGE = 32  # side of the canvas, pixels, in both families
@@ -49,7 +49,7 @@ def embedded_pipeline() -> PaintByExamplePipeline:
     torch.manual_seed(0)
     vae = PatchAutoencoder(patch_size=4, latent_channels=6, decoder_channels=8, decoder_blocks=1)
     vae.fit(torch.rand(256, 3, 4, 4) * 2 - 1)
-    encoder = EmbeddedImageEncoder(image_size=EXEMPLAR, feature_size=16, width=16, depth=1, proj_size=16)
+    encoder = PooledImageEncoder(image_size=EXEMPLAR, feature_size=16, width=16, depth=1, proj_size=16)
     return PaintByExamplePipeline(
         vae=vae.eval(),
         image_encoder=encoder.eval(),

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .autoencoder import PatchAutoencoder
-    from .conditioning import EmbeddedImageEncoder, PaintByExampleImageEncoder
+    from .conditioning import PaintByExampleImageEncoder, PooledImageEncoder
     from .errors import UserError
     from .inputs import Blend
     from .layout import LayoutUNet
     from .pipeline import PaintByExamplePipeline, load_pipeline
+    from .thumbnail import EmbeddedImageEncoder
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ __all__ = [
     "PaintByExampleImageEncoder",
     "PaintByExamplePipeline",
     "PatchAutoencoder",
+    "PooledImageEncoder",
     "UserError",
     "__version__",
     "load_pipeline",
@@ -32,11 +34,12 @@ __all__ = [
 
 _HOMES = {
     "Blend": "inputs",
-    "EmbeddedImageEncoder": "conditioning",
+    "EmbeddedImageEncoder": "thumbnail",
     "LayoutUNet": "layout",
     "PaintByExampleImageEncoder": "conditioning",
     "PaintByExamplePipeline": "pipeline",
     "PatchAutoencoder": "autoencoder",
+    "PooledImageEncoder": "conditioning",
     "UserError": "errors",
     "load_pipeline": "pipeline",
 }

@@ -20,9 +20,9 @@ import tyro
 from diffusers import UNet2DConditionModel
 
 from . import efficientnet
-from .conditioning import EmbeddedImageEncoder
+from .conditioning import PooledImageEncoder
 from .data.composites import Composites
-from .embedded import build_feature_extractor, build_scheduler, encode_exemplars, fit_autoencoder
+from .embedded import build_feature_extractor, build_scheduler, fit_autoencoder, look_at_exemplars
 from .evaluation.features import FeatureCache, load_extractor
 from .evaluation.quality import fit_quality, save_quality
 from .pipeline import PaintByExamplePipeline, load_pipeline
@@ -87,9 +87,9 @@ def build(data: Path, out: Path, seed: int = 0) -> None:
     vae = fit_autoencoder(scenes, seed, PATCH_SIZE, LATENT_CHANNELS, decoder_blocks=0)
     for name, grid in (("grid", GRID), ("vector", 0)):
         torch.manual_seed(seed)
-        encoder = EmbeddedImageEncoder(EXEMPLAR_SIZE, FEATURE_SIZE, 512, 2, CONDITION_SIZE, grid)
+        encoder = PooledImageEncoder(EXEMPLAR_SIZE, FEATURE_SIZE, 512, 2, CONDITION_SIZE, grid)
         encoder.backbone.load_state_dict(efficientnet.load_pretrained(0).state_dict())
-        encode_exemplars(encoder.eval(), scenes, limit=PICTURES)
+        encoder.fit(look_at_exemplars(encoder.eval().pool, scenes, limit=PICTURES))
         torch.manual_seed(seed)
         PaintByExamplePipeline(
             vae=vae,

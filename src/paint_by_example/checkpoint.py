@@ -22,13 +22,14 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from . import ldm
 from .autoencoder import PatchAutoencoder
-from .conditioning import EmbeddedImageEncoder, PaintByExampleImageEncoder
+from .conditioning import PaintByExampleImageEncoder, PooledImageEncoder
 from .errors import ModelError, UserError
 from .layout import LayoutUNet
 from .network import Network, check_shapes, check_tensors, first, outline, quiet, seems, shapes_of
 from .prior import vision_names
 from .sampling import SCHEDULERS
 from .source_encoder import SourceEncoder
+from .thumbnail import EmbeddedImageEncoder
 from .weights import read_metadata, read_tensors
 
 EMBEDDED = Path(__file__).parent / "assets" / "embedded"
@@ -37,7 +38,7 @@ NETWORKS = ("vae", "image_encoder", "unet")
 
 KNOWN: dict[str, tuple[Any, ...]] = {
     "vae": (AutoencoderKL, PatchAutoencoder),
-    "image_encoder": (PaintByExampleImageEncoder, EmbeddedImageEncoder),
+    "image_encoder": (PaintByExampleImageEncoder, EmbeddedImageEncoder, PooledImageEncoder),
     "unet": (UNet2DConditionModel, LayoutUNet),
     "source_encoder": (SourceEncoder,),
     "scheduler": tuple(SCHEDULERS.values()),

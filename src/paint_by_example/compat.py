@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,7 +20,7 @@ from .errors import PictureError, UserError
 
 Compat: TypeAlias = Literal["original", "diffusers"]
 
-Fit: TypeAlias = Literal["squash", "centre"]
+Fit: TypeAlias = Literal["squash", "centre", "pad"]
 Shrink: TypeAlias = Literal["area", "bilinear", "nearest"]
 
 MAX_SIDE = 100_000  # pixels an exemplar's longer side may get when its shorter one is made to fit, before the crop
@@ -31,7 +32,7 @@ class Behaviour:
 
     exemplar: Fit
     """How an exemplar becomes the encoder's square, by PIL's bicubic filter: squashed to it, or the shorter side
-    resized and the centre cut out."""
+    resized and the centre cut out. An encoder that wants it another way says so: ``exemplar_fit``."""
     latent_mask: Shrink
     """How the mask gets to latent resolution: share of each cell, bilinear without antialiasing, or nearest pixel."""
     posterior: Literal["mean", "sample"]
@@ -105,7 +106,8 @@ def fit_exemplar(exemplar: Image.Image, side: int, how: Fit = "squash") -> Image
     Args:
         exemplar: RGB, of any size.
         side: Of the result, pixels.
-        how: See `Behaviour.exemplar`.
+        how: See `Behaviour.exemplar`; or with the longer side resized and a plain border, of the median colour of the
+            exemplar's own, beside the shorter one.
 
     Returns:
         RGB, side x side.
@@ -115,6 +117,10 @@ def fit_exemplar(exemplar: Image.Image, side: int, how: Fit = "squash") -> Image
     """
     if how == "squash":
         return exemplar.resize((side, side), Image.Resampling.BICUBIC)
+    if how == "pad":
+        pixels = np.asarray(exemplar)
+        edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        return ImageOps.pad(exemplar, (side, side), color=tuple(int(value) for value in np.median(edge, axis=0)))
     short = min(exemplar.size)
     width, height = (int(side * length / short) for length in exemplar.size)
     if max(width, height) > MAX_SIDE:

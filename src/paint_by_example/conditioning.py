@@ -146,7 +146,7 @@ class PaintByExampleImageEncoder(CLIPPreTrainedModel):  # type: ignore[misc]
         return (condition, self.uncond_vector) if return_uncond_vector else condition
 
 
-# The embedded model's encoder
+# The ablation's encoder, in small
 
 # Which stage's features enter the one vector, averaged over how coarse a grid: texture and colour, parts, the whole
 POOLED: tuple[tuple[int, int], ...] = ((1, 4), (2, 4), (4, 2), (6, 1))  # (stage, grid)
@@ -154,7 +154,7 @@ POOLED_CHANNELS = (24, 40, 112, 320)
 POOLED_SIZE = sum(channels * grid**2 for channels, (_, grid) in zip(POOLED_CHANNELS, POOLED, strict=True))
 
 
-class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class PooledImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """EfficientNet-Lite0 in CLIP's place: pooled features, their principal components, fully connected layers.
 
     Args:

@@ -15,6 +15,7 @@ from transformers import CLIPVisionConfig
 
 from . import ldm
 from .checkpoint import (
+    KNOWN,
     INDEX,
     StoredModel,
     check_fit,
@@ -235,7 +236,7 @@ def read_prior(
             networks = ldm_networks(read_tensors(place), place, ("unet", "vae"), ema)
         else:
             index = read_index(place)
-            if listed_class(index, "image_encoder") in (PaintByExampleImageEncoder.__name__, "EmbeddedImageEncoder"):
+            if listed_class(index, "image_encoder") in {kind.__name__ for kind in KNOWN["image_encoder"]}:
                 raise ModelError(f"{model} is a Paint by Example model already; leave out --image-encoder")
             check_predicts_noise(place)
             networks = {part: read_part(place, part, index, variant, None) for part in ("unet", "vae")}

@@ -76,15 +76,16 @@ class EfficientNetLite(nn.Module):
 
     Args:
         variant: 0, 1 or 2.
+        stages: how many of the seven there are.
     """
 
-    def __init__(self, variant: int = 0) -> None:
+    def __init__(self, variant: int = 0, stages: int = len(STAGES)) -> None:
         super().__init__()
         width, depth = SCALES[variant]
         self.stem = SameConv2d(3, 32, 3, stride=2)
         self.stages = nn.ModuleList()
         c_in = 32
-        for i, stage in enumerate(STAGES):
+        for i, stage in enumerate(STAGES[:stages]):
             c_out = round_channels(stage.channels * width)
             # the Lite variants scale neither the first nor the last stage's depth
             repeats = stage.repeats if i in (0, len(STAGES) - 1) else math.ceil(stage.repeats * depth)
@@ -101,7 +102,7 @@ class EfficientNetLite(nn.Module):
             x: (B, 3, H, W), normalised with `MEAN` and `STD`.
 
         Returns:
-            Seven maps, (B, C_i, H / s_i, W / s_i), s_i = 2, 4, 8, 16, 16, 32, 32.
+            A map of each stage, (B, C_i, H / s_i, W / s_i), s_i = 2, 4, 8, 16, 16, 32, 32.
         """
         x = F.relu6(self.stem(x))
         maps = []

@@ -7,7 +7,7 @@ CLIP's place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -23,45 +23,50 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from . import efficientnet
 from .autoencoder import PatchAutoencoder
 from .checkpoint import EMBEDDED
-from .conditioning import EmbeddedImageEncoder
 from .data.composites import Composites
 from .data.packages import read_entries
-from .layout import LAYOUT_SIZE, LayoutUNet
+from .layout import LayoutUNet
 from .pipeline import PaintByExamplePipeline, load_pipeline
 from .sampling import Scheduler, make_scheduler
+from .thumbnail import EmbeddedImageEncoder
 
 IMAGE_SIZE = 128  # side of the canvas, pixels
 PATCH_SIZE = 8  # pixels to one place of the latents, per side
 LATENT_CHANNELS = 12
 HELD_OUT = "held_out.tsv"  # kind, package, group and name of every picture that is never trained on
-SAMPLES = 4096  # scenes and exemplars that principal components are fitted on
+SAMPLES = 4096  # scenes that principal components are fitted on
+MATTES = 99  # random stream
 SHORTEST = 40  # steps of a learning-rate cycle: in a shorter one its rise would take no step at all
 
 
-def build(data: Path, out: Path, seed: int = 0, decoder_steps: int = 1200, layout_steps: int = 1500) -> None:
-    """Fit the latent space and the exemplar features on composites, and write an untrained model beside the features.
+def build(data: Path, out: Path, seed: int = 0, decoder_steps: int = 1200, matte_steps: int = 1500) -> None:
+    """Make latent space and exemplar encoder of composites, and write a model that cannot paint yet, and the features.
 
     Args:
         data: folder from ``pbe prepare composites``.
         out: folder to write: ``model/`` in diffusers' layout, ``features.npy`` with a row for every training exemplar.
         seed: of the network's initial weights and of the decoder's training.
         decoder_steps: batches of 32 that the decoder is trained on.
-        layout_steps: batches of 256 exemplars from which the token learns what lies where.
+        matte_steps: batches of 32 exemplars from which the encoder learns which pixels are the object's.
 
     Raises:
         DataError: if the data are not there.
     """
     scenes = Composites(data, size=IMAGE_SIZE, seed=seed)
-    torch.manual_seed(seed)
-    encoder = EmbeddedImageEncoder()
-    encoder.backbone.load_state_dict(efficientnet.load_pretrained(0).state_dict())
-    out.mkdir(parents=True, exist_ok=True)
-    features = encode_exemplars(encoder.eval(), scenes)
-    np.save(out / "features.npy", features)
     vae = fit_autoencoder(scenes, seed)
     train_decoder(vae, scenes, seed, decoder_steps)
-    unet = build_unet(encoder.config.proj_size)
-    train_layout(encoder, unet, torch.from_numpy(features), sketches(scenes, vae), seed, layout_steps)
+    torch.manual_seed(seed)
+    encoder = EmbeddedImageEncoder()
+    encoder.backbone.load_state_dict(efficientnet.load_pretrained(0).state_dict(), strict=False)  # its first stages
+    encoder.take_latents_of(vae)
+    train_matte(encoder, scenes, seed, matte_steps)
+    thumbnails = look_at_exemplars(encoder.eval().thumbnail, scenes)
+    unet = build_unet(encoder.feature_size)
+    unet.layout.load_state_dict(encoder.fit(thumbnails).state_dict())
+    with torch.inference_mode():
+        features = encoder.components(thumbnails.flatten(1)).half()
+    out.mkdir(parents=True, exist_ok=True)
+    np.save(out / "features.npy", features)
     PaintByExamplePipeline(
         vae=vae,
         image_encoder=encoder,
@@ -135,28 +140,26 @@ def normalise(exemplars: np.ndarray) -> Tensor:
 
 
 @torch.inference_mode()
-def encode_exemplars(
-    encoder: EmbeddedImageEncoder, scenes: Composites, batch_size: int = 64, limit: int | None = None
-) -> np.ndarray:
-    """Fit the encoder's components on training exemplars and encode them.
+def look_at_exemplars(
+    look: Callable[[Tensor], Tensor], scenes: Composites, limit: int | None = None, batch_size: int = 64
+) -> Tensor:
+    """What a part of an encoder makes of training exemplars.
 
     Args:
-        encoder: its backbone is pretrained.
+        look: that part, of exemplars (B, 3, E, E).
         scenes: whose exemplars.
-        batch_size: exemplars at once.
         limit: how many, spread over all of them; all by default.
+        batch_size: exemplars at once.
 
     Returns:
-        (exemplars, F) float16.
+        All of it, along the first dimension.
     """
-    pooled = []
+    seen = []
     chosen = range(0, scenes.exemplars, max(1, scenes.exemplars // (limit or scenes.exemplars)))
     for start in tqdm(range(0, len(chosen), batch_size), desc="exemplars", unit="batch", mininterval=5):
         numbers = chosen[start : start + batch_size]
-        pooled.append(encoder.pool(normalise(np.stack([scenes.exemplar(number) for number in numbers]))))
-    table = torch.cat(pooled)
-    encoder.fit(table)
-    return np.asarray(encoder.components(table).half())
+        seen.append(look(normalise(np.stack([scenes.exemplar(number) for number in numbers]))))
+    return torch.cat(seen)
 
 
 def source_batches(scenes: Composites, batch_size: int, first: int = 0) -> Iterator[Tensor]:
@@ -220,63 +223,35 @@ def train_decoder(vae: PatchAutoencoder, scenes: Composites, seed: int, steps: i
             progress.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
 
 
-@torch.no_grad()
-def sketches(scenes: Composites, vae: PatchAutoencoder, batch_size: int = 256) -> Tensor:
-    """What `LayoutUNet`'s map should say of each exemplar: the object alone, squeezed into a square on mid-grey.
+def train_matte(encoder: EmbeddedImageEncoder, scenes: Composites, seed: int, steps: int, batch_size: int = 32) -> None:
+    """Teach the encoder which pixels of an exemplar are the object's, on features that stay what they are.
 
     Args:
-        scenes: whose exemplars.
-        vae: its components are fitted.
-        batch_size: exemplars at once.
-
-    Returns:
-        (exemplars, C + 4, n, n) float16: the latent, and how much of each quarter of a cell the object fills, -1 to 1.
+        encoder: its backbone is pretrained, its matte learns.
+        scenes: whose objects.
+        seed: of what is drawn.
+        steps: batches; the loss is the binary cross entropy.
+        batch_size: exemplars in each.
     """
-    side = LAYOUT_SIZE * vae.config.patch_size
-    parts = []
-    for start in tqdm(range(0, scenes.exemplars, batch_size), desc="sketches", unit="batch", mininterval=5):
-        numbers = range(start, min(start + batch_size, scenes.exemplars))
-        alone = torch.from_numpy(np.stack([scenes.alone(number, side) for number in numbers])).permute(0, 3, 1, 2)
-        colours, alpha = alone[:, :3], alone[:, 3:]
-        there = nn.functional.pixel_unshuffle(nn.functional.adaptive_avg_pool2d(alpha, 2 * LAYOUT_SIZE), 2)
-        parts.append(torch.cat([vae.components(2 * colours - alpha), 2 * there - 1], dim=1).half())
-    return torch.cat(parts)
-
-
-def train_layout(
-    encoder: EmbeddedImageEncoder, unet: LayoutUNet, features: Tensor, targets: Tensor, seed: int, steps: int
-) -> None:
-    """Teach the token, before anything is painted, to say roughly what lies where in its exemplar.
-
-    The fully connected layers and the U-Net's map learn together, in minutes, what the loss of denoising alone had not
-    brought into the token after hours. Painting then starts from it and may change it.
-
-    Args:
-        encoder: its fully connected layers learn.
-        unet: its map learns, as many channels of it as there are targets for.
-        features: of training exemplars, (N, F).
-        targets: of the same, (N, C, n, n), from `sketches`.
-        seed: of the batches and of the noise on the features, which keeps them from being learned by heart.
-        steps: batches of 256; the loss is the mean squared error.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    features = features.float()
-    spread = features.std(0)
-    parameters = [p for p in [*encoder.parameters(), *unet.layout.parameters()] if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=max(steps, SHORTEST), pct_start=0.1)
-    with tqdm(range(steps), desc="layout", unit="batch", mininterval=5) as progress:
+    encoder.matte.requires_grad_(True)
+    optimizer = torch.optim.AdamW(encoder.matte.parameters(), lr=2e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=max(steps, SHORTEST), pct_start=0.1)
+    rng = np.random.default_rng((seed, MATTES))
+    with tqdm(range(steps), desc="matte", unit="batch", mininterval=5) as progress:
         for _ in progress:
-            chosen = torch.randint(len(features), (256,), generator=generator)
-            noise = torch.randn((256, features.shape[1]), generator=generator)
-            token = encoder.decode(features[chosen] + 0.4 * spread * noise)
-            target = targets[chosen].float()
-            loss = nn.functional.mse_loss(unet.plan(token)[:, : target.shape[1]], target)
+            pictures, mattes = zip(*(scenes.matte(rng) for _ in range(batch_size)), strict=True)
+            target = torch.from_numpy(np.stack(mattes))[:, None].float() / 255
+            with torch.no_grad():
+                maps = encoder.backbone(normalise(np.stack(pictures)))
+            logits = encoder.matte(maps)
+            target = nn.functional.interpolate(target, logits.shape[-2:], mode="area")
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, target)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             progress.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+    encoder.matte.requires_grad_(False)
 
 
 if __name__ == "__main__":

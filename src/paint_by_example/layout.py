@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from .attention import collapse_cross_attention, dead_parameters
 from .errors import ModelError
 
-LAYOUT_CHANNELS = 24
-LAYOUT_SIZE = 8  # cells along a side of the map, which covers the hole
+LAYOUT_CHANNELS = 16  # 12 of the latents, 4 of how much the object fills: a thumbnail's, see `thumbnail`
+LAYOUT_SIZE = 10  # cells along a side of the map, which covers the square around the hole
 
 
 class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
@@ -80,7 +80,7 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
 
 
 def lay_into_hole(plan: Tensor, mask: Tensor) -> Tensor:
-    """Stretch a map over the box around a hole; nothing lies outside of that box.
+    """Lay a map over the square around a hole, whose side is the hole's longest; nothing lies outside of it.
 
     Args:
         plan: (B, C, n, n).
@@ -89,21 +89,26 @@ def lay_into_hole(plan: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (B, C, h, w), of the map's type.
     """
-    across, down = (along(mask.float().amax(dim=(1, other))) for other in (2, 3))
+    ends = [reach(mask.float().amax(dim=(1, other))) for other in (2, 3)]
+    side = torch.maximum(*(last - first for first, last in ends))
+    across, down = (
+        (torch.arange(count, device=mask.device) + 0.5 - (first + last) / 2) * 2 / side
+        for count, (first, last) in zip((mask.shape[3], mask.shape[2]), ends, strict=True)
+    )
     grid = torch.stack(torch.broadcast_tensors(across[:, None, :], down[:, :, None]), dim=-1)
     laid = nn.functional.grid_sample(plan.float(), grid, padding_mode="zeros", align_corners=False)
     return laid.to(plan.dtype)
 
 
-def along(covered: Tensor) -> Tensor:
-    """Where the middles of cells lie along one side of a hole.
+def reach(covered: Tensor) -> tuple[Tensor, Tensor]:
+    """How far a hole reaches along one side.
 
     Args:
         covered: (B, n) in [0, 1], the most of each row or column of cells that is repainted: a partly covered cell at
             either end tells how far into it the hole reaches.
 
     Returns:
-        (B, n), -1 at the hole's first edge and 1 at its last.
+        Where it begins and where it ends, in cells, (B, 1) each.
     """
     count = covered.shape[1]
     position = torch.arange(count, device=covered.device, dtype=covered.dtype)
@@ -114,4 +119,4 @@ def along(covered: Tensor) -> Tensor:
     some = inside.any(1, keepdim=True)
     first = torch.where(thin, torch.where(inside, position, count).amin(1, keepdim=True) * some, first)
     last = torch.where(thin, torch.where(inside, position + 1, 0).amax(1, keepdim=True) + count * ~some, last)
-    return (position + 0.5 - first) / (last - first) * 2 - 1
+    return first, last

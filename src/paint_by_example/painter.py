@@ -304,7 +304,7 @@ class Painter(Switches):
         return torch.cat([z_t, z_masked, keep], dim=1)
 
     def exemplar_tensor(self, exemplars: Sequence[PIL.Image.Image] | np.ndarray) -> Tensor:
-        """Exemplars as the encoder takes them: squashed to its square, unless `compat` says otherwise, and normalised.
+        """Exemplars as the encoder takes them: made its square, as it or `compat` says, and normalised.
 
         Args:
             exemplars: RGB pictures, or (B, E, E, 3) uint8.
@@ -315,7 +315,8 @@ class Painter(Switches):
         Raises:
             ModelError: if the model does not say how an exemplar is normalised.
         """
-        return self._normalised(exemplars, self.image_encoder.image_size, self.behaviour.exemplar)
+        how = getattr(self.image_encoder, "exemplar_fit", self.behaviour.exemplar)
+        return self._normalised(exemplars, self.image_encoder.image_size, how)
 
     def _normalised(self, pictures: Sequence[PIL.Image.Image] | np.ndarray, side: int, how: Any) -> Tensor:
         if self.feature_extractor is None:

@@ -24,6 +24,7 @@ VARIANTS = 6  # recoloured versions of each object, so that colour is not tied t
 PATCHES = 16  # boxes taken from each background as objects of their own, so that not everything is pasted
 RECOLOURING, PATCHING, PICTURING, ITEMS = 1, 2, 3, 4  # random streams; epoch n of the items has stream ITEMS + n
 PATCH_SHARE = 0.12  # share of training items that are such patches
+CROWD_SHARE = 0.3  # of scenes with another object, of those with one that have one more, and so on
 AUGMENTATION = 0.5  # strength of the exemplar's, of the paper's: cut-outs fill their picture and would leave it
 # An edit shows a square around the hole, which takes 57% of its side (`crops.context_crop`). So do the scenes:
 OBJECT_SHARE = (0.45, 0.62)  # longest side of the object as a share of the scene's
@@ -152,22 +153,14 @@ class Composites:
         return np.ascontiguousarray(picture[:, ::-1]) if rng.random() < 0.5 else picture
 
     def patch(self, exemplar: int) -> tuple[np.ndarray, Box]:
-        """A background, (H, W, 3) uint8, and a box in it that serves as its own object."""
+        """A background, (H, W, 3) uint8, and a square box in it that serves as its own object."""
         number, _ = divmod(exemplar - len(self.objects) * VARIANTS, PATCHES)
         photograph = self.photographs[number]
         height, width = photograph.shape[:2]
         rng = np.random.default_rng((self.seed, PATCHING, exemplar))
-        w, h = (rng.uniform(0.15, 0.5, 2) * min(height, width)).astype(int)
-        left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-        return photograph, (left, top, left + int(w), top + int(h))
-
-    def alone(self, exemplar: int, size: int) -> np.ndarray:
-        """An object or patch squeezed into a square: (size, size, 4) float32 in [0, 1], colours multiplied by alpha."""
-        if exemplar < len(self.objects) * VARIANTS:
-            return resize_cutout(self.cutout(exemplar), (size, size)) / 255
-        photograph, (left, top, right, bottom) = self.patch(exemplar)
-        crop = cv2.resize(photograph[top:bottom, left:right], (size, size), interpolation=cv2.INTER_AREA)
-        return np.dstack([crop.astype(np.float32) / 255, np.ones((size, size), np.float32)])
+        side = int(rng.uniform(0.15, 0.5) * min(height, width))
+        left, top = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
+        return photograph, (left, top, left + side, top + side)
 
     def exemplar(self, exemplar: int) -> np.ndarray:
         """The picture a user would hand in for an object or patch, augmented: (E, E, 3) uint8, always the same."""
@@ -186,6 +179,34 @@ class Composites:
         picture = place_exemplar(canvas, self.cutout(exemplar), share=rng.uniform(0.75, 1.0))
         return augment(rng, picture, strength=AUGMENTATION, flip=0)
 
+    def matte(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A random exemplar, smaller and more often on a photograph than the others, and what of it is the object.
+
+        Returns:
+            The picture, (E, E, 3) uint8, and (E, E) uint8.
+        """
+        size = self.exemplar_size
+        number = self.draw(rng)
+        if number >= len(self.objects) * VARIANTS:
+            return self.exemplar(number), np.full((size, size), 255, np.uint8)
+        if rng.random() < 0.6:
+            canvas = self.background(rng, size)
+        else:
+            grey = np.full(3, rng.choice((255, 255, 240, 200)))
+            colour = grey if rng.random() < 0.6 else rng.integers(0, 256, 3)
+            canvas = np.broadcast_to(colour.astype(np.uint8), (size, size, 3)).copy()
+        cutout, share = self.cutout(number), rng.uniform(0.35, 1.0)
+        white = np.dstack([np.full_like(cutout[..., :3], 255), cutout[..., 3]])
+        shift = rng.uniform(-1, 1, 2) * (1 - share) / 2 * size
+        picture = paste(canvas, cutout, share, shift)
+        alpha = paste(np.zeros_like(canvas), white, share, shift)
+        turn = cv2.getRotationMatrix2D((size / 2, size / 2), rng.uniform(-10, 10), 1.0)
+        picture = cv2.warpAffine(picture, turn, (size, size), borderMode=cv2.BORDER_REFLECT)
+        alpha = cv2.warpAffine(alpha, turn, (size, size))[..., 0]
+        if rng.random() < 0.3:
+            picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 1.2))
+        return picture, alpha
+
     def background(self, rng: np.random.Generator, size: int) -> np.ndarray:
         """A random square crop of a random background: (size, size, 3) uint8."""
         photograph = self.photographs[int(rng.integers(len(self.photographs)))]
@@ -200,7 +221,25 @@ class Composites:
         """A scene around an object or patch, see `draw`."""
         if exemplar >= len(self.objects) * VARIANTS:
             return patch_scene(rng, *self.patch(exemplar), self.size, self.light)
-        return object_scene(rng, self.cutout(exemplar), self.background(rng, self.size), self.light)
+        background = self.crowd(rng, self.background(rng, self.size))
+        return object_scene(rng, self.cutout(exemplar), background, self.light)
+
+    def crowd(self, rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
+        """Now and then other objects, near the edges, where the scene's own object may hide a part of them.
+
+        Args:
+            rng: source of randomness.
+            background: (S, S, 3) uint8.
+
+        Returns:
+            The same, or another.
+        """
+        while rng.random() < CROWD_SHARE:
+            number = int(rng.integers(len(self.objects) * VARIANTS))
+            angle, size = rng.uniform(0, 2 * np.pi), background.shape[0]
+            shift = np.array([np.cos(angle), np.sin(angle)]) * rng.uniform(0.4, 0.6) * size
+            background = paste(background, self.cutout(number), rng.uniform(0.2, 0.5), shift)
+        return background
 
 
 def read_pixels(file: Path, mode: str) -> np.ndarray:
@@ -254,6 +293,27 @@ def place_exemplar(canvas: np.ndarray, cutout: np.ndarray, share: float = 0.9) -
     region = canvas[top : top + height, left : left + width]
     region[:] = np.rint(region * (1 - placed[..., 3:] / 255) + placed[..., :3]).clip(0, 255)
     return canvas
+
+
+def paste(canvas: np.ndarray, cutout: np.ndarray, share: float, shift: np.ndarray) -> np.ndarray:
+    """A cut-out on a square canvas, some of which may lie beyond its edge.
+
+    Args:
+        canvas: (E, E, 3) uint8.
+        cutout: (h, w, 4) uint8.
+        share: longest side of the cut-out as a share of the canvas's.
+        shift: of its middle from the canvas's, to the right and down, pixels.
+
+    Returns:
+        A new canvas.
+    """
+    size, height, width = canvas.shape[0], *cutout.shape[:2]
+    scale = share * size / max(height, width)
+    small = resize_cutout(cutout, (max(1, round(width * scale)), max(1, round(height * scale))))
+    start = size / 2 + shift - (small.shape[1] / 2, small.shape[0] / 2)
+    placed = cv2.warpAffine(small, np.column_stack([np.eye(2), start]), (size, size))
+    pasted: np.ndarray = np.rint(canvas * (1 - placed[..., 3:] / 255) + placed[..., :3]).clip(0, 255).astype(np.uint8)
+    return pasted
 
 
 def resize_cutout(cutout: np.ndarray, size: Size) -> np.ndarray:

@@ -1,0 +1,276 @@
+"""The embedded model's exemplar encoder: one vector of what the object in a picture looks like, without its backdrop.
+
+A matte says which pixels are the object's. The object alone, on grey, is brought to the middle of a square and to its
+full size, however small and wherever it was, and shrunk to a thumbnail of the latents the U-Net works on. The
+thumbnail's principal components are the vector, and that alone goes further: the content bottleneck. On the way into
+the U-Net it passes fully connected layers (`decode`), as CLIP's class token does in the released model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .autoencoder import PatchAutoencoder
+from .compat import Fit
+from .efficientnet import MEAN, STAGES, STD, EfficientNetLite
+from .layout import LAYOUT_SIZE
+
+SEEN = (0, 1, 2, 4)  # the backbone's stages that the matte is made of; those after the last are not kept
+PARTS = 2  # places in each row and column of a cell for which the thumbnail says how much the object fills
+MARGIN = 1.04  # side of the square around an object, as a share of the object's longest side
+
+
+class Residual(nn.Module):
+    """Two convolutions beside the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to the same."""
+        return x + cast(Tensor, self.second(F.silu(self.first(F.silu(x)))))
+
+
+class Matte(nn.Module):
+    """How much of each pixel is the object's: features of a backbone, joined from the coarsest to the finest.
+
+    Args:
+        width: channels at the coarsest.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        channels = [width // 4, width // 2, width, width]
+        self.look = nn.ModuleList(
+            nn.Conv2d(STAGES[stage].channels, c, 1) for stage, c in zip(SEEN, channels, strict=True)
+        )
+        self.think = nn.ModuleList(nn.Sequential(*(Residual(c) for _ in range(1 + (c == width)))) for c in channels)
+        self.widen = nn.ModuleList(nn.Conv2d(c, b, 1) for b, c in zip(channels, channels[1:], strict=False))
+        self.logit = nn.Conv2d(channels[0], 1, 3, padding=1)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Logits.
+
+        Args:
+            maps: of all of the backbone's stages.
+
+        Returns:
+            (B, 1, h, w), as fine as the first stage.
+        """
+        x: Tensor | None = None
+        for level in reversed(range(len(SEEN))):
+            here = self.look[level](maps[SEEN[level]])
+            if x is not None:
+                here = here + F.interpolate(self.widen[level](x), here.shape[-2:], mode="bilinear")
+            x = self.think[level](here)
+        return cast(Tensor, self.logit(F.silu(cast(Tensor, x))))
+
+
+class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """EfficientNet-Lite0 in CLIP's place: matte, thumbnail, principal components, fully connected layers.
+
+    Args:
+        image_size: side of the exemplar, pixels.
+        feature_size: F, principal components kept of the thumbnail, and width of the condition.
+        width: of the fully connected layers' inside.
+        depth: how many pairs of them.
+        patch_size: P, pixels to a cell of the latents, per side.
+        latent_channels: C, of the latents.
+    """
+
+    config_name = "config.json"
+    exemplar_fit: Fit = "pad"  # the thumbnail keeps the object's own proportions
+
+    @register_to_config
+    def __init__(
+        self,
+        image_size: int = 128,
+        feature_size: int = 1024,
+        width: int = 768,
+        depth: int = 1,
+        patch_size: int = 8,
+        latent_channels: int = 12,
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.backbone = EfficientNetLite(0, stages=max(SEEN) + 1)
+        self.matte = Matte()
+        self.latents = nn.Conv2d(3, latent_channels, patch_size, stride=patch_size)
+        self.components = nn.Linear((latent_channels + PARTS**2) * LAYOUT_SIZE**2, feature_size)
+        for part in (self.backbone, self.matte, self.latents, self.components):
+            part.requires_grad_(False)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(feature_size), nn.Linear(feature_size, width), nn.GELU(), self.last(width))
+            for _ in range(depth)
+        )
+        self.uncond_vector = nn.Parameter(torch.randn((1, 1, feature_size)))
+
+    def last(self, width: int) -> nn.Linear:
+        """The last layer of a block, which adds nothing at first."""
+        layer = nn.Linear(width, int(self.config.feature_size))
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        return layer
+
+    @property
+    def feature_size(self) -> int:
+        """F."""
+        return int(self.config.feature_size)
+
+    def alpha(self, pixel_values: Tensor) -> Tensor:
+        """How much of each pixel is the object's.
+
+        Args:
+            pixel_values: (B, 3, S, S), normalised as EfficientNet-Lite wants it.
+
+        Returns:
+            (B, 1, S / 2, S / 2) in [0, 1].
+        """
+        return cast(Tensor, self.matte(self.backbone(pixel_values))).sigmoid()
+
+    def thumbnail(self, pixel_values: Tensor) -> Tensor:
+        """The object alone, on grey, in the middle of a square, in latents.
+
+        Args:
+            pixel_values: (B, 3, S, S), normalised as EfficientNet-Lite wants it.
+
+        Returns:
+            (B, C + 4, n, n): the latents, and how much of each quarter of a cell the object fills, -1 to 1.
+        """
+        alpha = self.alpha(pixel_values)
+        mean, std = (pixel_values.new_tensor(x)[:, None, None] for x in (MEAN, STD))
+        picture = (pixel_values * std + mean) * 2 - 1
+        side = LAYOUT_SIZE * int(self.config.patch_size)
+        place = around(alpha, 2 * side)  # twice as fine, then averaged: every pixel counts
+        alpha = F.grid_sample(alpha, place, padding_mode="zeros", align_corners=False)
+        picture = F.grid_sample(picture, place, padding_mode="border", align_corners=False)
+        return describe(self.latents, F.avg_pool2d(picture * alpha, 2), F.avg_pool2d(alpha, 2))
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """Principal components of the thumbnail.
+
+        Args:
+            pixel_values: (B, 3, S, S), normalised as EfficientNet-Lite wants it.
+
+        Returns:
+            (B, F).
+        """
+        return cast(Tensor, self.components(self.thumbnail(pixel_values).flatten(1)))
+
+    def decode(self, features: Tensor) -> Tensor:
+        """Decode the features by fully connected layers.
+
+        Args:
+            features: (B, F).
+
+        Returns:
+            The condition, (B, 1, F).
+        """
+        x = features
+        for block in self.blocks:
+            x = x + block(x)
+        return x[:, None]
+
+    def forward(self, pixel_values: Tensor, return_uncond_vector: bool = False) -> Any:
+        """Encode exemplars.
+
+        Args:
+            pixel_values: (B, 3, S, S), normalised as EfficientNet-Lite wants it.
+            return_uncond_vector: also return the null condition, (1, 1, F).
+
+        Returns:
+            The condition, (B, 1, F).
+        """
+        condition = self.decode(self.features(pixel_values))
+        return (condition, self.uncond_vector) if return_uncond_vector else condition
+
+    @torch.no_grad()
+    def take_latents_of(self, vae: PatchAutoencoder) -> None:
+        """Let thumbnails be in an autoencoder's latents."""
+        self.latents.load_state_dict(vae.components.state_dict())
+
+    @torch.no_grad()
+    def fit(self, thumbnails: Tensor) -> nn.Linear:
+        """Set the principal components from thumbnails of training exemplars, and the null condition.
+
+        Components are scaled by the root of their deviation: fine differences between exemplars reach the learned
+        layers without the noise of the last components being blown up to full size.
+
+        Args:
+            thumbnails: (N, C + 4, n, n).
+
+        Returns:
+            The layer that leads from the components back to the flat thumbnail, as well as a linear one can.
+        """
+        flat = thumbnails.flatten(1).double()
+        mean = flat.mean(0)
+        values, vectors = torch.linalg.eigh(torch.cov((flat - mean).T))
+        kept = self.components.out_features
+        values, vectors = values.flip(0)[:kept], vectors.flip(1)[:, :kept]
+        scale = values.clamp_min(1e-12) ** -0.25
+        scale = scale / (scale**2 * values).mean().sqrt()
+        weight = (vectors * scale).T
+        self.components.weight.copy_(weight)
+        self.components.bias.copy_(-(weight @ mean))
+        back = nn.Linear(kept, flat.shape[1])
+        back.weight.copy_(vectors / scale)
+        back.bias.copy_(mean)
+        channels = self.latents.out_channels
+        nothing = torch.zeros_like(thumbnails[:1])
+        nothing[:, :channels] = self.latents.bias[:, None, None]
+        nothing[:, channels:] = -1
+        self.uncond_vector.copy_(self.components(nothing.flatten(1))[None])
+        return back
+
+
+def describe(latents: nn.Conv2d, picture: Tensor, alpha: Tensor) -> Tensor:
+    """A thumbnail.
+
+    Args:
+        latents: makes a cell of each patch of P x P pixels.
+        picture: (B, 3, n P, n P) in [-1, 1], multiplied by alpha, so that grey is where the object is not.
+        alpha: (B, 1, n P, n P) in [0, 1].
+
+    Returns:
+        (B, C + 4, n, n).
+    """
+    there = F.pixel_unshuffle(F.avg_pool2d(alpha, latents.kernel_size[0] // PARTS), PARTS)
+    return torch.cat([latents(picture), 2 * there - 1], dim=1)
+
+
+def around(alpha: Tensor, side: int) -> Tensor:
+    """Where to look to see an object in full: a square around what is more there than not.
+
+    Args:
+        alpha: (B, 1, h, h) in [0, 1]; where it finds no object, the square is the whole picture.
+        side: S, of the square, pixels.
+
+    Returns:
+        (B, S, S, 2), across and down, as `grid_sample` takes it.
+    """
+    there = F.avg_pool2d(alpha.float(), 3, stride=1, padding=1)[:, 0] > 0.5  # lonely pixels do not count
+    ends = [span(there.any(dim)) for dim in (1, 2)]
+    middle = torch.stack([(first + last) / 2 for first, last in ends], dim=-1)
+    half = torch.stack([(last - first) / 2 for first, last in ends], dim=-1).amax(-1) * MARGIN
+    steps = (torch.arange(side, device=alpha.device) + 0.5) / side * 2 - 1
+    down, across = torch.meshgrid(steps, steps, indexing="ij")
+    place = torch.stack([across, down], dim=-1)[None] * half[:, None, None, None] + middle[:, None, None]
+    return place.to(alpha.dtype)
+
+
+def span(there: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the first True of each row begins and the last ends, -1 to 1; all of it where none is: (B, n) to (B,)."""
+    count = there.shape[1]
+    edges = torch.arange(count + 1, device=there.device) / count * 2 - 1
+    some = there.any(1)
+    first = torch.where(some, torch.where(there, edges[:-1], 1).amin(1), -1)
+    last = torch.where(some, torch.where(there, edges[1:], -1).amax(1), 1)
+    return first, last

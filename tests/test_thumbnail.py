@@ -1,0 +1,144 @@
+"""The embedded model's exemplar encoder: the object alone, wherever it was, as one vector."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from paint_by_example import EmbeddedImageEncoder, PatchAutoencoder
+from paint_by_example.efficientnet import MEAN, STD
+from paint_by_example.layout import LAYOUT_CHANNELS, LAYOUT_SIZE
+from paint_by_example.thumbnail import MARGIN, around, span
+
+
+def encoder(feature_size: int = 24) -> EmbeddedImageEncoder:
+    torch.manual_seed(0)
+    made: EmbeddedImageEncoder = EmbeddedImageEncoder(image_size=64, feature_size=feature_size, width=16)
+    vae = PatchAutoencoder(patch_size=8, latent_channels=12, decoder_channels=8, decoder_blocks=1)
+    vae.fit(torch.rand(256, 3, 8, 8) * 2 - 1)
+    made.take_latents_of(vae)
+    return made.eval()  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def embedded() -> EmbeddedImageEncoder:
+    return encoder()
+
+
+class RedIsTheObject(torch.nn.Module):
+    """In the place of backbone and matte."""
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        picture = pixel_values * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+        red = (picture[:, :1] > 0.6) & (picture[:, 1:2] < 0.4)
+        return torch.nn.functional.avg_pool2d(red.float(), 2) * 40 - 20
+
+
+def square(left: int, top: int, side: int, size: int = 64) -> Tensor:
+    """A red square with a dark lower half, on white, normalised."""
+    picture = torch.ones(3, size, size)
+    picture[1:, top : top + side, left : left + side] = 0
+    picture[0, top + side // 2 : top + side, left : left + side] = 0.7
+    return (picture - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+
+
+@pytest.fixture
+def sure() -> EmbeddedImageEncoder:
+    made = encoder()
+    made.backbone, made.matte = torch.nn.Identity(), RedIsTheObject()
+    return made
+
+
+def test_the_vector_is_one_and_only_what_decodes_it_learns(embedded: EmbeddedImageEncoder) -> None:
+    x = torch.randn(2, 3, 64, 64)
+    features = embedded.features(x)
+    assert features.shape == (2, 24) == (2, embedded.feature_size)
+    assert not features.requires_grad
+    condition, null_condition = embedded(x, return_uncond_vector=True)
+    assert condition.shape == (2, 1, 24)
+    assert null_condition is embedded.uncond_vector
+    assert torch.equal(condition, embedded.decode(features))
+    learning = {name.split(".")[0] for name, parameter in embedded.named_parameters() if parameter.requires_grad}
+    assert learning == {"blocks", "uncond_vector"}
+
+
+def test_at_first_the_condition_is_the_features(embedded: EmbeddedImageEncoder) -> None:
+    features = torch.randn(3, 24)
+    assert torch.equal(embedded.decode(features)[:, 0], features)
+    embedded.decode(features).square().sum().backward()
+    assert embedded.blocks[0][-1].weight.grad.abs().max() > 0
+    embedded.zero_grad()
+
+
+def test_place_and_size_in_the_picture_and_its_backdrop_do_not_matter(sure: EmbeddedImageEncoder) -> None:
+    large, small = square(8, 8, 48), square(30, 2, 24)
+    other = small.clone()
+    other[:, :, :20] = -0.3  # a backdrop of grey beside the object
+    with torch.inference_mode():
+        thumbnails = sure.thumbnail(torch.stack([large, small, other]))
+        elsewhere = sure.thumbnail(square(8, 8, 48).flip(-2)[None])
+    assert thumbnails.shape == (3, LAYOUT_CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE)
+    inner = thumbnails[:, :, 1:-1, 1:-1]
+    differs = (inner[0] - elsewhere[0, :, 1:-1, 1:-1]).abs().mean()
+    assert differs > 0.1 * inner.std()
+    assert (inner[1] - inner[0]).abs().mean() < 0.3 * differs
+    torch.testing.assert_close(thumbnails[2], thumbnails[1])
+
+
+def test_the_last_channels_say_where_the_object_is(sure: EmbeddedImageEncoder) -> None:
+    with torch.inference_mode():
+        there = sure.thumbnail(square(8, 8, 48)[None])[0, -4:]
+        nothing = sure.thumbnail(torch.zeros(1, 3, 64, 64))[0]
+    assert (there[:, 1:-1, 1:-1] > 0.99).all()
+    assert there.mean() < 1  # a margin is left
+    assert (nothing[-4:] < -0.99).all()
+    torch.testing.assert_close(nothing[:-4], sure.latents.bias[:, None, None].expand(-1, LAYOUT_SIZE, LAYOUT_SIZE))
+
+
+def test_the_square_is_around_what_is_there() -> None:
+    alpha = torch.zeros(2, 1, 32, 32)
+    alpha[0, :, 4:20, 10:14] = 1
+    place = around(alpha, 8)
+    middle = place[0].mean((0, 1))
+    assert middle.tolist() == pytest.approx([12 / 16 - 1, 12 / 16 - 1], abs=1e-6)
+    reach = place[0].amax((0, 1)) - place[0].amin((0, 1))
+    assert reach.tolist() == pytest.approx([MARGIN * 16 / 16 * 7 / 8] * 2, rel=0.1)
+    whole = place[1]
+    assert whole.amax().item() == pytest.approx(MARGIN * 7 / 8)
+    assert whole.mean().item() == pytest.approx(0, abs=1e-6)
+
+
+def test_span() -> None:
+    there = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1]], dtype=torch.bool)
+    first, last = span(there)
+    assert first.tolist() == [-0.5, -1, -1, 0.5]
+    assert last.tolist() == [1, 1, 1, 1]
+
+
+def test_components_lead_to_the_thumbnail_and_back() -> None:
+    """Thumbnails of 24 degrees of freedom pass 24 components without loss, the largest first."""
+    made = encoder()
+    loadings = torch.randn(24, LAYOUT_CHANNELS * LAYOUT_SIZE**2) * torch.arange(24, 0, -1)[:, None]
+    thumbnails = (torch.randn(300, 24) @ loadings + 1).unflatten(1, (LAYOUT_CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE))
+    back = made.fit(thumbnails)
+    with torch.inference_mode():
+        features = made.components(thumbnails.flatten(1))
+        again = back(features)
+        torch.testing.assert_close(again, thumbnails.flatten(1), atol=1e-2, rtol=1e-3)
+    covariance = torch.cov(features.double().T)
+    variances = covariance.diagonal()
+    assert (variances.diff() < 0).all()
+    assert variances.mean() == pytest.approx(1, rel=1e-2)
+    assert (covariance - variances.diag()).abs().max() < 1e-2 * variances.max()
+
+
+def test_the_null_condition_starts_as_no_object() -> None:
+    made = encoder(feature_size=200)
+    generator = torch.Generator().manual_seed(0)
+    thumbnails = torch.randn(400, LAYOUT_CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE, generator=generator)
+    thumbnails[::2] = 0
+    thumbnails[::2, :-4] = made.latents.bias.detach()[:, None, None]
+    thumbnails[::2, -4:] = -1
+    back = made.fit(thumbnails)
+    with torch.inference_mode():
+        there = back(made.uncond_vector[0]).unflatten(1, (LAYOUT_CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE))[0, -4:]
+    assert there.mean() < -0.8
