@@ -6,7 +6,7 @@ which conditions nothing (the model sees through Lite0). Controls: the same hole
 after none (the null token). Ceilings: the true object in the scene, and the exemplar itself pasted into the hole.
 
 How real it looks is told by the Fréchet distance of the same features between what fills the holes and the true objects
-in as many other held-out scenes; the less, the better. It depends on the number of edits, so it compares rows of one run.
+in as many other held-out scenes; the less, the better. It depends on the number of edits: compare rows of one run.
 
     python benchmarks/embedded_quality.py [--json] [--sheet docs/images/held_out.png]
     python benchmarks/embedded_quality.py --rival FOLDER      a row more, of another model's results, 0000.png and so on
@@ -203,7 +203,9 @@ def show(result: dict[str, Any]) -> None:
     rows += [(f"first edits, guidance {scale}", figures) for scale, figures in result["guidance"].items()]
     print(f"{'':26}{'top-1 %':>9}{'top-5 %':>9}{'likeness':>10}{'Fréchet':>9}")
     for name, figures in rows:
-        print(f"{name:26}{figures['top1']:9.1f}{figures['top5']:9.1f}{figures['likeness']:10.4f}{figures['frechet']:9.4f}")
+        print(
+            f"{name:26}{figures['top1']:9.1f}{figures['top5']:9.1f}{figures['likeness']:10.4f}{figures['frechet']:9.4f}"
+        )
     print(f"{'chance':26}{100 / result['gallery']:9.1f}{500 / result['gallery']:9.1f}")
     print(f"{result['edits']} held-out edits, {result['gallery']} held-out exemplars, {result['seconds']} s")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig
 
-from paint_by_example import PooledImageEncoder, PaintByExampleImageEncoder, conditioning
+from paint_by_example import PaintByExampleImageEncoder, PooledImageEncoder, conditioning
 from paint_by_example.conditioning import POOLED_SIZE, ExemplarEncoder
 from tests import released
 

@@ -19,7 +19,7 @@ ROWS = (
     {"images", "efficientnet", "weights", "state", "processes", "controlnet", "harmonise"},
     {"conditioning", "attention", "activations", "autoencoder", "crops", "ldm", "compat", "guidance", "structure"},
     {"layout", "source_encoder", "sampling", "batching", "data"},
-    {"prior", "network", "record", "switches", "int8", "dial"},
+    {"thumbnail", "prior", "network", "record", "switches", "int8", "dial"},
     {"compiled"},
     {"calibration"},
     {"checkpoint", "inputs", "settings", "presets", "pose"},

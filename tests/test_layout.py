@@ -8,8 +8,9 @@ from diffusers import UNet2DConditionModel
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paint_by_example import PatchAutoencoder
 from paint_by_example.errors import ModelError
-from paint_by_example.layout import LAYOUT_CHANNELS, LAYOUT_SIZE, LayoutUNet, lay_into_hole
+from paint_by_example.layout import CELL, LAYOUT_SIZE, PARTS, LayoutUNet, lay_into_hole
 
 SHAPE = {
     "sample_size": 8,
@@ -27,6 +28,9 @@ SHAPE = {
 def unet() -> LayoutUNet:
     torch.manual_seed(0)
     network: LayoutUNet = LayoutUNet(**SHAPE)
+    vae = PatchAutoencoder(CELL, SHAPE["out_channels"], decoder_channels=8, decoder_blocks=0)
+    vae.fit(torch.rand(256, 3, CELL, CELL) * 2 - 1)
+    network.take_latents_of(vae)
     network.eval()
     return network
 
@@ -52,7 +56,7 @@ def test_the_map_covers_the_square_around_the_hole_and_nothing_else(data: st.Dat
     bottom, right = data.draw(st.integers(top + 2, 16)), data.draw(st.integers(left + 2, 16))
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., top:bottom, left:right] = 1
-    laid = lay_into_hole(torch.ones(1, 1, LAYOUT_SIZE, LAYOUT_SIZE), mask)
+    laid = lay_into_hole(torch.ones(1, 1, LAYOUT_SIZE, LAYOUT_SIZE), mask, 1)
     assert (laid[mask == 1] > 0.4).all()
     middle, half = ((top + bottom) / 2, (left + right) / 2), max(bottom - top, right - left) / 2
     outside = torch.ones(16, 16, dtype=torch.bool)
@@ -64,7 +68,7 @@ def test_the_map_covers_the_square_around_the_hole_and_nothing_else(data: st.Dat
 def test_the_map_keeps_its_shape_whatever_the_hole_is_like() -> None:
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., 3:13, 6:10] = 1  # 10 by 4 cells: the map is as large as the hole is high
-    across, down = lay_into_hole(ramp(), mask)[0]
+    across, down = lay_into_hole(ramp(), mask, 1)[0]
     torch.testing.assert_close(across[8, 6:10], torch.tensor([-0.3, -0.1, 0.1, 0.3]))
     torch.testing.assert_close(down[3:13, 8], ramp()[0, 1, :, 0])
 
@@ -73,21 +77,55 @@ def test_partly_covered_cells_tell_how_far_the_hole_reaches() -> None:
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., 4:12, 4:12] = 1
     mask[..., 4:12, 12] = 0.5  # half a cell more to the right
-    across, _ = lay_into_hole(ramp(), mask)[0]
+    across, _ = lay_into_hole(ramp(), mask, 1)[0]
     assert across[8, 8] == pytest.approx((8.5 - 4) / 8.5 * 2 - 1, abs=1e-6)
+
+
+def test_cells_are_laid_by_the_pixel() -> None:
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 3:13, 3:13] = 1
+    mask[..., 3:13, 3] = 0.5
+    across, down = lay_into_hole(ramp(), mask, 4)[0]
+    assert across.shape == (64, 64)
+    assert across[32, 16:50].diff().min() > 0
+    assert across[32, 33].item() == pytest.approx((33.5 / 4 - (3.5 + 13) / 2) * 2 / 10, abs=1e-5)
+    assert down[32, 33].item() == pytest.approx((32.5 / 4 - 8) * 2 / 10, abs=1e-5)
+
+
+def test_a_picture_in_the_hole_reaches_the_first_convolution_as_its_latents() -> None:
+    """A token that says "grey-red all over" gives in the hole what the autoencoder makes of that colour."""
+    network, (sample, _, condition) = unet(), inputs(1)
+    vae = PatchAutoencoder(CELL, 4, decoder_channels=8, decoder_blocks=0)
+    vae.fit(torch.rand(256, 3, CELL, CELL) * 2 - 1)
+    network.take_latents_of(vae)
+    colour = torch.tensor([0.5, -0.2, 0.1])[:, None, None].expand(1, 3, 8 * CELL, 8 * CELL)
+    with torch.inference_mode():
+        latents = vae.components(colour)[0, :, 0, 0]
+        network.layout.weight.zero_()
+        plan = network.layout.bias.unflatten(0, (-1, LAYOUT_SIZE, LAYOUT_SIZE))
+        plan[:4] = latents[:, None, None]
+        plan[4:] = 1
+        seen = network.with_plan(sample, condition)[0]
+        grey = vae.components(vae.inverse(latents[None, :, None, None]) * 0)[0, :, 0, 0]
+    assert torch.equal(seen[:9], sample[0])
+    again = vae.components(vae.inverse(latents[None, :, None, None])).detach()[0, :, 0, 0]
+    torch.testing.assert_close(seen[9:13, 3:5, 4:6], again[:, None, None].expand(-1, 2, 2), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(seen[9:13, 0, 0], grey)
+    assert (seen[13:, 3:5, 4:6] == 1).all()
+    assert (seen[13:, 0] == -1).all()
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_a_hole_of_one_cell(share: float) -> None:
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., 5, 7] = share
-    laid = lay_into_hole(torch.ones(1, 1, LAYOUT_SIZE, LAYOUT_SIZE), mask)
+    laid = lay_into_hole(torch.ones(1, 1, LAYOUT_SIZE, LAYOUT_SIZE), mask, 1)
     assert laid[0, 0, 5, 7] == 1
     assert laid.sum() == 1
 
 
 def test_without_a_hole_the_map_covers_all() -> None:
-    laid = lay_into_hole(ramp(), torch.zeros(1, 1, LAYOUT_SIZE, LAYOUT_SIZE))
+    laid = lay_into_hole(ramp(), torch.zeros(1, 1, LAYOUT_SIZE, LAYOUT_SIZE), 1)
     torch.testing.assert_close(laid, ramp())
 
 
@@ -114,10 +152,10 @@ def test_without_the_map_it_is_the_plain_network() -> None:
     network, (sample, t, condition) = unet(), inputs()
     plain = UNet2DConditionModel(**SHAPE).eval()
     weights = network.state_dict()
-    assert weights["conv_in.weight"].shape[1] == 9 + LAYOUT_CHANNELS
+    assert weights["conv_in.weight"].shape[1] == 9 + 4 + PARTS**2
     weights["conv_in.weight"][:, 9:] = 0
     network.load_state_dict(weights)
-    known = {name: value for name, value in weights.items() if not name.startswith("layout.")}
+    known = {name: value for name, value in weights.items() if not name.startswith(("layout.", "to_"))}
     known["conv_in.weight"] = known["conv_in.weight"][:, :9]
     missing, unknown = plain.load_state_dict(known, strict=False)
     assert unknown == []

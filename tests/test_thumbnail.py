@@ -6,8 +6,10 @@ from torch import Tensor
 
 from paint_by_example import EmbeddedImageEncoder, PatchAutoencoder
 from paint_by_example.efficientnet import MEAN, STD
-from paint_by_example.layout import LAYOUT_CHANNELS, LAYOUT_SIZE
+from paint_by_example.layout import LAYOUT_SIZE
 from paint_by_example.thumbnail import MARGIN, around, span
+
+CHANNELS = 12 + 4
 
 
 def encoder(feature_size: int = 24) -> EmbeddedImageEncoder:
@@ -76,7 +78,7 @@ def test_place_and_size_in_the_picture_and_its_backdrop_do_not_matter(sure: Embe
     with torch.inference_mode():
         thumbnails = sure.thumbnail(torch.stack([large, small, other]))
         elsewhere = sure.thumbnail(square(8, 8, 48).flip(-2)[None])
-    assert thumbnails.shape == (3, LAYOUT_CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE)
+    assert thumbnails.shape == (3, CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE)
     inner = thumbnails[:, :, 1:-1, 1:-1]
     differs = (inner[0] - elsewhere[0, :, 1:-1, 1:-1]).abs().mean()
     assert differs > 0.1 * inner.std()
@@ -117,8 +119,8 @@ def test_span() -> None:
 def test_components_lead_to_the_thumbnail_and_back() -> None:
     """Thumbnails of 24 degrees of freedom pass 24 components without loss, the largest first."""
     made = encoder()
-    loadings = torch.randn(24, LAYOUT_CHANNELS * LAYOUT_SIZE**2) * torch.arange(24, 0, -1)[:, None]
-    thumbnails = (torch.randn(300, 24) @ loadings + 1).unflatten(1, (LAYOUT_CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE))
+    loadings = torch.randn(24, CHANNELS * LAYOUT_SIZE**2) * torch.arange(24, 0, -1)[:, None]
+    thumbnails = (torch.randn(300, 24) @ loadings + 1).unflatten(1, (CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE))
     back = made.fit(thumbnails)
     with torch.inference_mode():
         features = made.components(thumbnails.flatten(1))
@@ -134,11 +136,11 @@ def test_components_lead_to_the_thumbnail_and_back() -> None:
 def test_the_null_condition_starts_as_no_object() -> None:
     made = encoder(feature_size=200)
     generator = torch.Generator().manual_seed(0)
-    thumbnails = torch.randn(400, LAYOUT_CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE, generator=generator)
+    thumbnails = torch.randn(400, CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE, generator=generator)
     thumbnails[::2] = 0
     thumbnails[::2, :-4] = made.latents.bias.detach()[:, None, None]
     thumbnails[::2, -4:] = -1
     back = made.fit(thumbnails)
     with torch.inference_mode():
-        there = back(made.uncond_vector[0]).unflatten(1, (LAYOUT_CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE))[0, -4:]
+        there = back(made.uncond_vector[0]).unflatten(1, (CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE))[0, -4:]
     assert there.mean() < -0.8

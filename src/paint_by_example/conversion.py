@@ -15,8 +15,8 @@ from transformers import CLIPVisionConfig
 
 from . import ldm
 from .checkpoint import (
-    KNOWN,
     INDEX,
+    KNOWN,
     StoredModel,
     check_fit,
     find_model,

@@ -62,6 +62,7 @@ def build(data: Path, out: Path, seed: int = 0, decoder_steps: int = 1200, matte
     train_matte(encoder, scenes, seed, matte_steps)
     thumbnails = look_at_exemplars(encoder.eval().thumbnail, scenes)
     unet = build_unet(encoder.feature_size)
+    unet.take_latents_of(vae)
     unet.layout.load_state_dict(encoder.fit(thumbnails).state_dict())
     with torch.inference_mode():
         features = encoder.components(thumbnails.flatten(1)).half()

@@ -14,12 +14,15 @@ from typing import Any, cast
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .attention import collapse_cross_attention, dead_parameters
+from .autoencoder import PatchAutoencoder
 from .errors import ModelError
 
-LAYOUT_CHANNELS = 16  # 12 of the latents, 4 of how much the object fills: a thumbnail's, see `thumbnail`
 LAYOUT_SIZE = 10  # cells along a side of the map, which covers the square around the hole
+CELL = 8  # pixels to a cell of the latents, per side
+PARTS = 2  # places in each row and column of a cell for which the map says how much the object fills
 
 
 class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
@@ -34,18 +37,31 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         first: Any = self.get_submodule("conv_in")
+        latents = int(self.config.out_channels)
+        channels = latents + PARTS**2
         self.conv_in = nn.Conv2d(
-            first.in_channels + LAYOUT_CHANNELS, first.out_channels, first.kernel_size, padding=first.padding
+            first.in_channels + channels, first.out_channels, first.kernel_size, padding=first.padding
         )
-        self.layout = nn.Linear(self.config.cross_attention_dim, LAYOUT_CHANNELS * LAYOUT_SIZE**2)
+        self.layout = nn.Linear(self.config.cross_attention_dim, channels * LAYOUT_SIZE**2)
+        for name in ("to_latents", "to_pixels"):
+            self.register_buffer(f"{name}_weight", torch.zeros(latents, 3, CELL, CELL))
+        self.register_buffer("to_latents_bias", torch.zeros(latents))
+        self.register_buffer("to_pixels_bias", torch.zeros(3))
         for name in sorted({name.rpartition(".")[0] for name in dead_parameters(self)}):
             self.set_submodule(name, nn.Identity())
         collapse_cross_attention(self)
 
+    @torch.no_grad()
+    def take_latents_of(self, vae: PatchAutoencoder) -> None:
+        """Let the map be in an autoencoder's latents."""
+        for name, layer in (("to_latents", vae.components), ("to_pixels", vae.inverse)):
+            for kind, tensor in layer.state_dict().items():
+                self.get_buffer(f"{name}_{kind}").copy_(tensor)
+
     def plan(self, condition: Tensor) -> Tensor:
-        """The map that a token, (B, 1, D), is decoded into: (B, LAYOUT_CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE)."""
+        """The map that a token, (B, 1, D), is decoded into: (B, C + 4, n, n), a thumbnail (see `thumbnail`)."""
         plan = self.layout(condition[:, 0])
-        return cast(Tensor, plan.unflatten(1, (LAYOUT_CHANNELS, LAYOUT_SIZE, LAYOUT_SIZE)))
+        return cast(Tensor, plan.unflatten(1, (-1, LAYOUT_SIZE, LAYOUT_SIZE)))
 
     def forward(
         self, sample: Tensor, timestep: Tensor | float, encoder_hidden_states: Tensor, *args: Any, **options: Any
@@ -69,35 +85,45 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         return super().forward(sample, timestep, encoder_hidden_states, *args, **options)
 
     def with_plan(self, sample: Tensor, condition: Tensor) -> Tensor:
-        """What the first convolution sees: (B, C, h, w) and (B, 1, D) to (B, C + LAYOUT_CHANNELS, h, w).
+        """What the first convolution sees: (B, C', h, w) and (B, 1, D) to (B, C' + C + 4, h, w).
+
+        The map is laid into the hole as pixels, since latents of patches cannot be moved by a part of a patch.
 
         Raises:
             ModelError: for a condition of several tokens.
         """
         if condition.shape[1] != 1:
             raise ModelError(f"this U-Net takes a condition of one token, not of {condition.shape[1]}")
-        return torch.cat([sample, lay_into_hole(self.plan(condition), 1 - sample[:, -1:])], dim=1)
+        plan = self.plan(condition).float()
+        latents, there = plan[:, : -(PARTS**2)], plan[:, -(PARTS**2) :]
+        weights = {name: self.get_buffer(name).float() for name, _ in self.named_buffers(recurse=False)}
+        picture = F.conv_transpose2d(latents, weights["to_pixels_weight"], weights["to_pixels_bias"], stride=CELL)
+        alpha = F.interpolate((F.pixel_shuffle(there, PARTS) + 1) / 2, picture.shape[-2:], mode="bilinear")
+        laid = lay_into_hole(torch.cat([picture, alpha], dim=1), 1 - sample[:, -1:], CELL)
+        cells = F.conv2d(laid[:, :3], weights["to_latents_weight"], weights["to_latents_bias"], stride=CELL)
+        filled = F.pixel_unshuffle(F.avg_pool2d(laid[:, 3:], CELL // PARTS), PARTS) * 2 - 1
+        return torch.cat([sample, cells.to(sample), filled.to(sample)], dim=1)
 
 
-def lay_into_hole(plan: Tensor, mask: Tensor) -> Tensor:
-    """Lay a map over the square around a hole, whose side is the hole's longest; nothing lies outside of it.
+def lay_into_hole(picture: Tensor, mask: Tensor, cell: int) -> Tensor:
+    """Lay a square picture over the square around a hole, whose side is the hole's longest; 0 lies outside of it.
 
     Args:
-        plan: (B, C, n, n).
-        mask: (B, 1, h, w) in [0, 1], the share of each cell that is repainted; without any, the map covers all.
+        picture: (B, C, s, s) float32.
+        mask: (B, 1, h, w) in [0, 1], the share of each cell that is repainted; without any, the picture covers all.
+        cell: pixels to a cell, per side.
 
     Returns:
-        (B, C, h, w), of the map's type.
+        (B, C, h cell, w cell).
     """
     ends = [reach(mask.float().amax(dim=(1, other))) for other in (2, 3)]
     side = torch.maximum(*(last - first for first, last in ends))
     across, down = (
-        (torch.arange(count, device=mask.device) + 0.5 - (first + last) / 2) * 2 / side
+        ((torch.arange(count * cell, device=mask.device) + 0.5) / cell - (first + last) / 2) * 2 / side
         for count, (first, last) in zip((mask.shape[3], mask.shape[2]), ends, strict=True)
     )
     grid = torch.stack(torch.broadcast_tensors(across[:, None, :], down[:, :, None]), dim=-1)
-    laid = nn.functional.grid_sample(plan.float(), grid, padding_mode="zeros", align_corners=False)
-    return laid.to(plan.dtype)
+    return F.grid_sample(picture, grid, padding_mode="zeros", align_corners=False)
 
 
 def reach(covered: Tensor) -> tuple[Tensor, Tensor]:

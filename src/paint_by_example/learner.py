@@ -19,7 +19,8 @@ from .pipeline import PaintByExamplePipeline
 from .processes import Processes
 from .settings import TrainConfig
 
-FROZEN = ("model", "backbone", "matte", "latents", "components")  # parts of either encoder that `features` runs; the rest is `decode`
+# Parts of an encoder that `features` runs; the rest is `decode`
+FROZEN = ("model", "backbone", "matte", "latents", "components")
 FROZEN_AT_ONCE = 8  # examples such parts are run on together: their widest maps are the most of a step's memory else
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")  # of an attention, which low-rank weights are added to
 

@@ -8,6 +8,7 @@ the U-Net it passes fully connected layers (`decode`), as CLIP's class token doe
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -19,10 +20,9 @@ from torch.nn import functional as F
 from .autoencoder import PatchAutoencoder
 from .compat import Fit
 from .efficientnet import MEAN, STAGES, STD, EfficientNetLite
-from .layout import LAYOUT_SIZE
+from .layout import CELL, LAYOUT_SIZE, PARTS
 
 SEEN = (0, 1, 2, 4)  # the backbone's stages that the matte is made of; those after the last are not kept
-PARTS = 2  # places in each row and column of a cell for which the thumbnail says how much the object fills
 MARGIN = 1.04  # side of the square around an object, as a share of the object's longest side
 
 
@@ -53,7 +53,7 @@ class Matte(nn.Module):
             nn.Conv2d(STAGES[stage].channels, c, 1) for stage, c in zip(SEEN, channels, strict=True)
         )
         self.think = nn.ModuleList(nn.Sequential(*(Residual(c) for _ in range(1 + (c == width)))) for c in channels)
-        self.widen = nn.ModuleList(nn.Conv2d(c, b, 1) for b, c in zip(channels, channels[1:], strict=False))
+        self.widen = nn.ModuleList(nn.Conv2d(c, b, 1) for b, c in pairwise(channels))
         self.logit = nn.Conv2d(channels[0], 1, 3, padding=1)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
@@ -82,7 +82,6 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         feature_size: F, principal components kept of the thumbnail, and width of the condition.
         width: of the fully connected layers' inside.
         depth: how many pairs of them.
-        patch_size: P, pixels to a cell of the latents, per side.
         latent_channels: C, of the latents.
     """
 
@@ -96,14 +95,13 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         feature_size: int = 1024,
         width: int = 768,
         depth: int = 1,
-        patch_size: int = 8,
         latent_channels: int = 12,
     ) -> None:
         super().__init__()
         self.image_size = image_size
         self.backbone = EfficientNetLite(0, stages=max(SEEN) + 1)
         self.matte = Matte()
-        self.latents = nn.Conv2d(3, latent_channels, patch_size, stride=patch_size)
+        self.latents = nn.Conv2d(3, latent_channels, CELL, stride=CELL)
         self.components = nn.Linear((latent_channels + PARTS**2) * LAYOUT_SIZE**2, feature_size)
         for part in (self.backbone, self.matte, self.latents, self.components):
             part.requires_grad_(False)
@@ -148,7 +146,7 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         alpha = self.alpha(pixel_values)
         mean, std = (pixel_values.new_tensor(x)[:, None, None] for x in (MEAN, STD))
         picture = (pixel_values * std + mean) * 2 - 1
-        side = LAYOUT_SIZE * int(self.config.patch_size)
+        side = LAYOUT_SIZE * CELL
         place = around(alpha, 2 * side)  # twice as fine, then averaged: every pixel counts
         alpha = F.grid_sample(alpha, place, padding_mode="zeros", align_corners=False)
         picture = F.grid_sample(picture, place, padding_mode="border", align_corners=False)
@@ -235,14 +233,14 @@ def describe(latents: nn.Conv2d, picture: Tensor, alpha: Tensor) -> Tensor:
     """A thumbnail.
 
     Args:
-        latents: makes a cell of each patch of P x P pixels.
-        picture: (B, 3, n P, n P) in [-1, 1], multiplied by alpha, so that grey is where the object is not.
-        alpha: (B, 1, n P, n P) in [0, 1].
+        latents: makes a cell of each patch of pixels.
+        picture: (B, 3, 8 n, 8 n) in [-1, 1], multiplied by alpha, so that grey is where the object is not.
+        alpha: (B, 1, 8 n, 8 n) in [0, 1].
 
     Returns:
         (B, C + 4, n, n).
     """
-    there = F.pixel_unshuffle(F.avg_pool2d(alpha, latents.kernel_size[0] // PARTS), PARTS)
+    there = F.pixel_unshuffle(F.avg_pool2d(alpha, CELL // PARTS), PARTS)
     return torch.cat([latents(picture), 2 * there - 1], dim=1)
 
 
