@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test test-slow oracle clean
+.PHONY: help install demo check test test-slow oracle bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,15 @@ oracle: install .venv-oracle/.ready ## compare whole edits with diffusers' own p
 	@test -x .venv-oracle/bin/pip || $(PYTHON) -m venv .venv-oracle
 	.venv-oracle/bin/pip install --quiet -r requirements/oracle.txt
 	@touch $@
+
+bench: install ## the benchmarks that need no download and no GPU, one after another: prints figures, takes minutes
+	$(BIN)/python benchmarks/edit_time.py
+	$(BIN)/python benchmarks/speed.py --no-full-size --no-first
+	$(BIN)/python benchmarks/batch.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/data.py --pictures 24
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/memory.py
 
 clean: ## remove the environments, caches and the demo's pictures; data/ and runs-out/ stay
 	rm -rf .venv .venv-oracle build dist demo .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -23,6 +23,7 @@ ROWS = (
     {"compiled"},
     {"calibration"},
     {"checkpoint", "inputs", "settings", "presets", "pose"},
+    {"parts"},
     {"painter"},
     {"edit"},
     {"pipeline"},

@@ -374,6 +374,7 @@ def test_models_and_the_switch(client: TestClient, jobs: Jobs) -> None:
         "image_size": 32,
         "steps": 50,
         "scheduler": "PNDMScheduler",
+        "takes": ["source_exemplar", "harmonise"],
         "loaded": True,
     }
     try:

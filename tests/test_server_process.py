@@ -70,7 +70,7 @@ def test_the_documented_python_client(server: ask.Process, pictures: Path) -> No
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_the_documented_curl_commands(server: ask.Process, pictures: Path) -> None:
-    (text,) = re.findall(r"```sh\n(.*?)```", DOCUMENTED, re.S)
+    text = "\n".join(re.findall(r"```sh\n(.*?)```", DOCUMENTED, re.S))
     script = text.replace("http://127.0.0.1:8080", server.address.rstrip("/")).replace("python3", sys.executable)
     ran = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
@@ -78,15 +78,21 @@ def test_the_documented_curl_commands(server: ask.Process, pictures: Path) -> No
     result, source, mask = (np.asarray(Image.open(name)) for name in ("out.png", "room.png", "mask.png"))
     np.testing.assert_array_equal(result[mask == 0], source[mask == 0])
     assert (result[mask > 0] != source[mask > 0]).mean() > 0.5
+    drawn = np.asarray(Image.open("map.png"))
+    assert drawn.shape == (tiny.IMAGE, tiny.IMAGE, 3)
+    assert set(np.unique(drawn)) == {0, 255}
 
 
 def test_the_documented_answers_have_the_fields_there_are(server: ask.Process) -> None:
     blocks = re.findall(r"```json\n(.*?)```", DOCUMENTED, re.S)
-    edit, result, listed, files, pictures, about = (json.loads(block) for block in blocks)
+    edit, result, drawn, listed, files, pictures, about = (json.loads(block) for block in blocks)
     made = server.client.post("/api/edits", files=ask.parts()).json()
     made = ask.wait(server.client, made["id"])
     assert set(edit) == set(made)
     assert set(result) == set(made["results"][0])
+    maps = server.client.post("/api/structure", files=ask.parts(structure="edges")).json()
+    assert set(drawn) == set(maps)
+    assert set(drawn["maps"][0]) == set(maps["maps"][0])
     assert set(listed) == set(found := server.client.get("/api/models").json())
     assert set(listed["models"][0]) == set(found["models"][0])
     shown = server.client.get("/api/server").json()

@@ -72,7 +72,7 @@ def test_no_request_ends_in_a_500(api: Any, mode: GenerationMode) -> None:
     for found in api.get_all_operations():
         operation = found.ok()
         statuses[f"{operation.method} {operation.path}"] = answers_of(operation, mode)
-    assert len(statuses) == 19
+    assert len(statuses) == 20
     answered = set().union(*statuses.values())
     assert {200, 404, 422} <= answered
     assert max(answered) < 500 or 503 in answered
@@ -85,7 +85,10 @@ VALUES: Any = st.recursive(
     max_leaves=8,
 )
 NAMES = st.sampled_from(
-    ["model", "regions", "seeds", "guidance_scale", "steps", "scheduler", "preset", "feather", "strength", "eta", "x"]
+    [
+        *("model", "regions", "seeds", "guidance_scale", "steps", "scheduler", "preset", "feather", "strength", "eta"),
+        *("structure", "structure_scale", "context", "source_exemplar", "harmonise", "x"),
+    ]
 )
 REGIONS = st.lists(
     st.dictionaries(st.sampled_from(["mask", "box", "exemplars", "weights", "y"]), VALUES, max_size=3)

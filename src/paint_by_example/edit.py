@@ -192,7 +192,7 @@ class Editor(Painter):
         """
         picture = load_image(source)
         canvases = self._canvases([selected for _, selected in _places(mask, box, picture.size)])
-        return [PIL.Image.fromarray(drawn) for drawn in _draw(as_structure(structure), picture, canvases)]
+        return [PIL.Image.fromarray(drawn) for drawn in draw_structure(as_structure(structure), picture, canvases)]
 
     def _structure_tensor(self, drawn: NDArray[np.uint8]) -> Tensor:
         """A map (S, S, 3) as `paint` takes it, [0, 1]: (1, 3, S, S) for a network of others, else (1, 1, S, S)."""
@@ -340,7 +340,7 @@ class Editor(Painter):
         results = [np.asarray(picture.convert("RGB"))] * len(seeds)
         canvases = self._canvases([selected for _, selected in places])
         original = np.asarray(picture.convert("RGB"))
-        maps = [] if structure is None else _draw(structure, picture, canvases)
+        maps = [] if structure is None else draw_structure(structure, picture, canvases)
         for index, (canvas, condition) in enumerate(zip(canvases, _repeat(conditions, count), strict=True)):
             drawn = self._structure_tensor(maps[index]) if maps else None
             second = None
@@ -413,8 +413,14 @@ def as_structure(given: Structure | StructureKind) -> Structure:
     return given if isinstance(given, Structure) else Structure(given)
 
 
-def _draw(structure: Structure, picture: PIL.Image.Image, canvases: Sequence[Canvas]) -> list[NDArray[np.uint8]]:
-    """The map of each square, (S, S, 3)."""
+def draw_structure(
+    structure: Structure, picture: PIL.Image.Image, canvases: Sequence[Canvas]
+) -> list[NDArray[np.uint8]]:
+    """The map of each square, (S, S, 3).
+
+    Raises:
+        UserError: a sketch is not of the picture's size, or the networks for poses are not there.
+    """
     pixels = np.asarray(picture.convert("RGB"))
     if structure.kind == "sketch":
         assert structure.sketch is not None

@@ -11,6 +11,7 @@ import colorsys
 import functools
 import os
 import tempfile
+import threading
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +52,9 @@ DIM = 0.6  # brightness of limbs, as a share of that of points
 THICK = 4 / 512  # half the width of a limb and radius of a point, as a share of the picture's shorter side
 # eighteen hues around the circle
 COLOURS = tuple(tuple(round(255 * part) for part in colorsys.hsv_to_rgb(number / 18, 1, 1)) for number in range(18))
+
+
+_asking = threading.Lock()  # a compiled network answers one thread at a time
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,11 @@ def find_people(picture: NDArray[np.uint8], models: str | os.PathLike[str] | Non
     Raises:
         UserError: the networks or OpenVINO are not there.
     """
-    detector, landmarks = load_models(find_models(models))
+    with _asking:
+        return _find_people(picture, *load_models(find_models(models)))
+
+
+def _find_people(picture: NDArray[np.uint8], detector: Any, landmarks: Any) -> list[Person]:
     height, width = picture.shape[:2]
     around = Square((width / 2, height / 2), max(width, height), 0.0)
     raw = detector([_cut(picture, around, DETECTOR_SIDE)[None] * 2 - 1])

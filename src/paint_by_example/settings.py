@@ -37,23 +37,24 @@ class TrainConfig:
     """Index of pictures that are not trained on, for the held-out loss, figures and grids. Composites have their own;
     without one, an index's own first pictures are taken."""
     augment: bool = True
-    """Flip, turn, blur and warp exemplars, and let masks have arbitrary shapes. Without it an exemplar is cut out of
-    the picture as it stands there and masks are rectangles, which teaches copying: it is there to measure that."""
+    """--no-augment leaves exemplars as they stand in the picture and masks rectangular, which teaches copying: it is
+    there to measure that. Otherwise exemplars are flipped, turned, blurred and warped, and masks have any shape."""
     init: str = "embedded"
-    """Model to start from: a folder, a file, the embedded one, or a name on the hub. With image_encoder, Stable
-    Diffusion 1.x."""
+    """Model to start from: a folder, a file, the embedded one, or a name on the hub. With --image-encoder,
+    Stable Diffusion 1.x."""
     image_encoder: str | None = None
     """CLIP, a folder or a name on the hub such as openai/clip-vit-large-patch14, which takes the place of the text
     model of Stable Diffusion 1.x, as in the paper; see `pbe convert`."""
     scratch: bool = False
-    """Train from scratch: what learns starts at random. Of init only what never learns is taken, autoencoder and the
-    exemplar's backbone. The paper's ablation has it as its baseline, without the image prior."""
+    """Train from scratch: what learns starts at random. Of --init only what never learns is taken, autoencoder and
+    the exemplar's backbone. The paper's ablation has it as its baseline, without the image prior."""
     train: Literal["full", "mapper"] = "full"
     """What learns: full is the U-Net and the encoder's learned part, as in the paper; mapper is the latter alone, a
     quick start for a U-Net that knows pictures but no exemplars yet."""
     add: Literal["structure", "context", "structure,context"] | None = None
-    """Train new parts alone, which tell the U-Net more of the source: structure is the edges, pose or drawing of what
-    stood in the region; context lets edited places look at the unedited ones. See docs/source-aware.md."""
+    """Train new parts alone, which tell the U-Net more of the source: structure, context, or both with a comma between.
+    structure is the edges, pose or drawing of what stood in the region; context lets edited places look at the
+    unedited ones. See docs/source-aware.md."""
     lora_rank: int = 0
     """Train low-rank weights beside those of the U-Net's attention, of this rank, and nothing else: for a few pictures
     and little memory. They are saved by themselves, in lora/, and merged into the model. 0 is no LoRA."""
@@ -74,20 +75,20 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     """Compute the U-Net's inner values again on the way back instead of keeping them: less memory, slower steps."""
     learning_rate: Number = OF_RECIPE
-    """Of AdamW, after the warm-up; each recipe's is 1e-5, for a pretrained U-Net."""
+    """Learning rate of AdamW after the warm-up; each recipe's is 1e-5, for a pretrained U-Net."""
     warmup_steps: Count = OF_RECIPE
     """Steps over which the learning rate rises from 0; the recipe's: 10000, 10000, 1000."""
     decay_steps: int = 0
     """Last steps, over which the learning rate falls to 0; 0 keeps it constant, as in the paper."""
     weight_decay: Number = OF_RECIPE
-    """Of AdamW; each recipe's is 0.01."""
+    """Weight decay of AdamW; each recipe's is 0.01."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """adamw8bit keeps its running means in 8 bits, a quarter of the memory; needs bitsandbytes."""
     drop_exemplar: Number = OF_RECIPE
     """Probability that the null token takes the exemplar's place; each recipe's is 0.2."""
     drop_together: Count = OF_RECIPE
-    """Examples in a row that share one draw of that; the recipe's: 1, 4, 1. The authors' code draws once for the batch
-    of each GPU, which is 4."""
+    """Examples in a row that share one draw of --drop-exemplar; the recipe's: 1, 4, 1. The authors' code draws once for
+    the batch of each GPU, which is 4."""
     sample_latents: Switch = OF_RECIPE
     """Draw latents from the autoencoder's posterior in every step, rather than take its mean; released does."""
     outside_weight: float = 1.0
@@ -101,12 +102,13 @@ class TrainConfig:
     max_grad_norm: Number = OF_RECIPE
     """The gradient is scaled down to this norm; the recipe's: 0, 0, 1. 0 leaves it as it is."""
     seed: int = 0
-    """Of data, noise, time steps and dropping."""
+    """Seed of data, noise, time steps and dropping."""
     workers: int = 1
     """Processes that make the data."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the networks' products; weights, sums and the loss stay in float32. bfloat16 is faster where the processor has
-    it (avx512_bf16, amx, a GPU). float16, for older GPUs, scales the loss so that small gradients do not vanish."""
+    """Type of the networks' products; weights, sums and the loss stay in float32. bfloat16 is faster where the
+    processor has it (avx512_bf16, amx, a GPU). float16, for older GPUs, scales the loss so that small gradients do not
+    vanish."""
     compile: bool = False
     """Compile the U-Net: some minutes at the start, faster steps."""
     checkpoint_every: int = 500
@@ -189,7 +191,7 @@ class TrainConfig:
 
 @dataclass
 class DistillConfig:
-    """Distil a model: a student that needs few steps, and is told λ, with which it makes one evaluation of two."""
+    """Distil a model: a student that needs few steps, and one evaluation in each instead of two, since it is told λ."""
 
     data: Path
     """As for pbe train."""
@@ -200,7 +202,7 @@ class DistillConfig:
     student_steps: int = 4
     """Steps that the student is made for; it takes so many unless it is told otherwise."""
     teacher_steps: int = 4
-    """Of the guided teacher, to one of the student's; each costs two evaluations."""
+    """Steps of the guided teacher for one of the student's; each costs two evaluations."""
     least_scale: float = 1.0
     """The smallest λ that the student learns."""
     most_scale: float = 8.0
@@ -227,11 +229,11 @@ class DistillConfig:
     ema_decay: float = 0.999
     """Decay of the moving average of the weights, which is what is saved."""
     seed: int = 0
-    """Of data, noise, levels and λ."""
+    """Seed of data, noise, levels and λ."""
     workers: int = 1
     """Processes that make the data."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the networks' products."""
+    """Type of the networks' products."""
     compile: bool = False
     """Compile both U-Nets: some minutes at the start, faster steps."""
     checkpoint_every: int = 250

@@ -1,6 +1,6 @@
 """Run the edits with diffusers' own pipeline: with its last version that can, in an environment of its own.
 
-.venv-oracle/bin/python -m tests.oracle.ancestor MODEL RESULTS.npz
+.venv-oracle/bin/python -m tests.oracle.ancestor build/oracle
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ import tyro
 class BatchConfig:
     """Make all edits of a table. Running it again makes only what is missing."""
 
-    table: tyro.conf.Positional[Path]
+    table: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="TABLE")]
     """CSV, JSON lines or Parquet: source, mask or box, exemplar, and settings as columns."""
-    output: tyro.conf.Positional[Path]
+    output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """Folder for the results, manifest.jsonl and failed.jsonl."""
     model: str = "embedded"
     """As for pbe edit."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -18,14 +19,14 @@ class Ablate:
     is printed below; it was measured in other features on other pictures, and only which way each step goes compares.
     """
 
-    data: tyro.conf.Positional[Path]
+    data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BENCHMARK")]
     """Folder from pbe prepare composites: the small benchmark."""
-    folder: tyro.conf.Positional[Path]
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """Folder of the ablation. Results, scores.json, scores.csv, report.html and sheet.png come into its scores/."""
     limit: int | None = None
     """Only the first items."""
     seed: int = 0
-    """Of the first item; each next item has the next seed."""
+    """Seed of the first item; each next item has the next one."""
     batch_size: int = 16
     """Items edited at once."""
     count: int = 6

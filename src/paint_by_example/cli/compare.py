@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -16,9 +17,9 @@ from .arguments import UsageError
 class Compare:
     """Lay methods side by side: a picture of their results on the same items, and how far their scores differ."""
 
-    benchmark: tyro.conf.Positional[Path]
+    benchmark: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BENCHMARK")]
     """Folder with the benchmark."""
-    scores: tyro.conf.Positional[Path]
+    scores: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SCORES")]
     """scores.json, from pbe evaluate."""
     against: str | None = None
     """Method that the others are compared with; the first if not given."""

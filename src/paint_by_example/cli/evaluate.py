@@ -26,7 +26,7 @@ TEXT_METHODS = ("stable-diffusion-inpainting", "blended-diffusion")
 class Score:
     """Score folders of results, one for each method."""
 
-    benchmark: tyro.conf.Positional[Path]
+    benchmark: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BENCHMARK")]
     """Folder with COCOEE, DreamEditBench, or what pbe prepare composites made: the small benchmark."""
     results: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A method and the folder with its results: name=folder. May be given several times."""
@@ -62,13 +62,14 @@ class Run:
     Started by torchrun, the processes share the items.
     """
 
-    benchmark: tyro.conf.Positional[Path]
+    benchmark: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BENCHMARK")]
     """Folder with COCOEE, DreamEditBench, or what pbe prepare composites made: the small benchmark."""
-    out: tyro.conf.Positional[Path]
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """Folder to write: results in a folder for each method, scores.json and scores.csv."""
     method: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """source, cut-and-paste, harmonised, poisson or inpaint, stable-diffusion-inpainting or blended-diffusion, or
-    name=model: a model under a name. May be given several times; the embedded model if not given."""
+    """What edits: name=model, a model under a name, or one that is built in: source, cut-and-paste, harmonised,
+    poisson, inpaint, stable-diffusion-inpainting, blended-diffusion. May be given several times; the embedded model if
+    not given."""
     guidance_scale: float = 5.0
     """How strongly models follow the exemplar."""
     steps: int | None = None
@@ -78,7 +79,7 @@ class Run:
     compat: Literal["none", "original", "diffusers"] = "none"
     """Edit as the authors' code or diffusers did: whole pictures, and nothing pasted back."""
     seed: int = 0
-    """Of the first item; each next item has the next seed."""
+    """Seed of the first item; each next item has the next one."""
     batch_size: int = 8
     """Items edited at once."""
     spaces: tuple[str, ...] = ()
@@ -87,7 +88,7 @@ class Run:
     """Where weights are, if not in their usual place: space=repository, folder or file; also lpips=file and the methods
     that are told in words."""
     reference: Path | None = None
-    """As for score."""
+    """Pictures that results are compared with as a set, as for pbe evaluate score."""
     qs: Path | None = None
     """Mixture of the quality score, from pbe evaluate fit-qs."""
     pose_models: Path | None = None
@@ -108,7 +109,7 @@ class Run:
 class Report:
     """Write scores as one page: figures with intervals, best and worst items, settings. It needs no other file."""
 
-    scores: tyro.conf.Positional[Path]
+    scores: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SCORES")]
     """scores.json, from score or run."""
     benchmark: Path | None = None
     """Folder that they are of, to show pictures; a page without pictures if not given."""
@@ -122,16 +123,16 @@ class Report:
 class FitQs:
     """Fit the mixture of the quality score to a folder of photographs."""
 
-    pictures: tyro.conf.Positional[Path]
+    pictures: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PICTURES")]
     """Folder with photographs; the paper's are COCO's of 2017."""
-    out: tyro.conf.Positional[Path]
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """File to write (.safetensors)."""
     space: str = "clip-vit-b-32"
     """Feature space."""
     components: int | None = None
-    """Of the mixture; 20 as in the paper, or fewer where there are fewer pictures than ten to each of their numbers."""
+    """Gaussians of the mixture; 20 as in the paper, or fewer where pictures are few, if not given."""
     seed: int = 0
-    """Of the start."""
+    """Seed of the fit's start."""
     weights: str | None = None
     """Repository, folder or file with the space's weights."""
     cache: Path | None = None
@@ -146,7 +147,7 @@ class FitQs:
 class BuildCocoee:
     """Make a benchmark like COCOEE from COCO's pictures and annotations. Run again, it goes on."""
 
-    out: tyro.conf.Positional[Path]
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """Folder to write."""
     val_annotations: Path
     """instances_val2017.json: sources."""
@@ -159,9 +160,9 @@ class BuildCocoee:
     test_pictures: Path | None = None
     """Folder test2017: squares of these are what results are compared with as a set."""
     count: int = 3500
-    """Items."""
+    """Items to make."""
     seed: int = 0
-    """Of the choice."""
+    """Seed of the choice of items."""
 
 
 Evaluate = (

@@ -37,9 +37,9 @@ class LibraryAdd(Place):
     places: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Folders, looked through to their bottom, and pictures."""
     tag: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """For all pictures there; may be given several times."""
+    """A tag for all of these pictures; may be given several times."""
     licence: str | None = None
-    """Of all pictures there."""
+    """Licence of all of these pictures."""
     model: str = "embedded"
     """The model whose exemplar encoder is used, as for pbe edit. Fine-tuned models share it."""
     compat: Literal["none", "original", "diffusers"] = "none"
@@ -61,7 +61,7 @@ class LibrarySearch(Place):
     text: str | None = None
     """What they should show, in words; for libraries made with a text encoder."""
     tag: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """That they must have; may be given several times."""
+    """A tag that they must have; may be given several times."""
     photo: Annotated[Path | None, tyro.conf.arg(name="for", metavar="PHOTO")] = None
     """Photograph with a hole that they should fit; with --mask or --box."""
     mask: Path | None = None
@@ -71,9 +71,9 @@ class LibrarySearch(Place):
     top: int = 10
     """How many, at most."""
     model: str | None = None
-    """For --like; the one the library was made with if not given."""
+    """Model for --like; the one the library was made with if not given."""
     text_encoder: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """For --text; the one the library was made with if not given."""
+    """CLIP model for --text; the one the library was made with if not given."""
     offline: bool = False
     """Use only models that are on this machine."""
     device: str | None = None

@@ -55,13 +55,13 @@ class Convert:
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """What to write: a .safetensors file in the LDM layout, or else a folder in diffusers' layout."""
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
-    """Of the weights; as they are if not given."""
+    """Type of the weights; as they are if not given."""
     image_encoder: str | None = None
     """For Stable Diffusion 1.x, also its inpainting model: CLIP, a folder or openai/clip-vit-large-patch14."""
     seed: int = 0
-    """Of the layers that then start at random."""
+    """Seed of the layers that --image-encoder makes start at random."""
     variant: str | None = None
-    """Of the files in a folder, such as fp16."""
+    """Variant of the files to read in a folder, such as fp16."""
     ema: bool = False
     """Take the averages that training kept of the weights, from an LDM file."""
     overwrite: bool = False

@@ -27,7 +27,7 @@ class Prepare:
     downloads: Path | None = None
     """composites: folder with the downloaded packages."""
     pictures: Path | None = None
-    """Folder with the pictures, or with folders of them."""
+    """openimages, coco, lvis, folder: folder with the pictures, or with folders of them."""
     annotations: Path | None = None
     """openimages: the table of boxes (.csv); coco, lvis: the instances (.json)."""
     masks: Path | None = None
@@ -40,7 +40,7 @@ class Prepare:
     max_area: float = 0.8
     """Largest area of a box, as a share of its picture's."""
     groups: bool = False
-    """Keep boxes around groups and crowds."""
+    """openimages, coco, lvis: keep boxes around groups and crowds."""
     depictions: bool = False
     """openimages: keep drawings and the like of an object."""
     index: Path | None = None
@@ -48,7 +48,7 @@ class Prepare:
     shard_size: int = 256
     """shards: megabytes after which another tar file is begun."""
     seed: int = 0
-    """folder: of the boxes made up for pictures without any; shards: of the order."""
+    """folder: seed of the boxes made up for pictures without any; shards: seed of the order."""
 
 
 def prepare(options: Prepare) -> None:

@@ -23,7 +23,7 @@ BODY_BYTES = 1 << 16  # of a request: ranks are short
 class StudyServe:
     """Serve a page on which people rank the results of several methods, blind. Started again, it goes on."""
 
-    benchmark: tyro.conf.Positional[Path]
+    benchmark: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BENCHMARK")]
     """Folder with the benchmark."""
     results: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A method and the folder with its results: name=folder. Two or more; the paper has five."""
@@ -32,7 +32,7 @@ class StudyServe:
     limit: int | None = None
     """Choose among the benchmark's first items only, where there are results of no others."""
     seed: int = 0
-    """Of the choice of items and of all orders."""
+    """Seed of the choice of items and of all orders."""
     database: Path = Path("study.sqlite")
     """File that answers are kept in."""
     host: str = "127.0.0.1"
@@ -45,7 +45,7 @@ class StudyServe:
 class StudyReport:
     """Mean ranks with intervals of 95%, and whether methods differ."""
 
-    database: tyro.conf.Positional[Path] = Path("study.sqlite")
+    database: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATABASE")] = Path("study.sqlite")
     """File that answers are kept in."""
     json: bool = False
     """Print JSON."""

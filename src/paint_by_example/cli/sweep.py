@@ -41,7 +41,7 @@ class Sweep:
     benchmark: Path | None = None
     """Edit this instead of SOURCE with every combination; running again goes on."""
     metric: str | None = None
-    """Of the benchmark, to stand in each cell; the first that was measured if not given."""
+    """Figure of the benchmark to stand in each cell; the first that was measured if not given."""
     limit: int | None = None
     """Only the benchmark's first items."""
     spaces: tuple[str, ...] = ()

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ModelError
-from ..painter import SAMPLED, Painter
+from ..painter import Painter
+from ..parts import SAMPLED
 from ..record import HASH_LENGTH
 
 FROZEN = ("backbone.", "components.", "model.")  # the encoders' frozen parts; the others are learned

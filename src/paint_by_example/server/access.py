@@ -20,7 +20,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 COOKIE = "pbe_token"
 READ_SECONDS = 30.0  # between two pieces of a request's body
 OTHER_BODY = 1 << 16  # bytes of a request that uploads nothing
-UPLOADS = ("/api/edits", "/api/record", "/api/library/search")
+UPLOADS = ("/api/edits", "/api/structure", "/api/record", "/api/library/search")
 
 POLICY = "; ".join(
     (

@@ -30,6 +30,7 @@ from .browsing import NotThere, RootName, Roots, thumbnail
 from .events import event_stream
 from .jobs import Job, Jobs, QueueFull
 from .library import Exemplars
+from .maps import check_drawable, drawable, maps
 from .messages import MAX_EXEMPLARS, MAX_REGIONS, State, read_settings
 from .painting import read_asked
 from .store import new_id
@@ -56,6 +57,21 @@ Number = Annotated[int, PathParameter(ge=0, lt=2**63, description="a picture's i
 Tags = Annotated[
     list[Annotated[str, Field(max_length=200)]] | None, Query(max_length=16, description="that pictures must have")
 ]
+Masks = Annotated[list[UploadFile] | None, File(max_length=MAX_REGIONS, description="white where to repaint")]
+Sketch = Annotated[UploadFile | None, File(description="with the structure sketch: a drawing of the source's size")]
+SettingsText = Annotated[
+    str,
+    Form(
+        max_length=100_000,
+        description="a JSON object, see docs/http-api.md",
+        examples=['{"regions": [{"box": [40, 60, 200, 220]}], "seeds": [0, 1], "guidance_scale": 5}'],
+    ),
+]
+JSON_SETTINGS = {
+    "requestBody": {
+        "content": {"multipart/form-data": {"encoding": {"settings": {"contentType": "application/json"}}}}
+    }
+}
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": messages.Problem, "description": "not a request of this API's kind"},
@@ -110,6 +126,7 @@ def create_app(jobs: Jobs, options: Options) -> FastAPI:
     )
     _handle_errors(app, jobs)
     _add_edits(app, jobs, options)
+    _add_structure(app, jobs, options)
     _add_models(app, jobs)
     _add_files(app, options.roots)
     _add_library(app, options)
@@ -156,47 +173,31 @@ def _add_edits(app: FastAPI, jobs: Jobs, options: Options) -> None:
         response_model=messages.Edit,
         tags=["edits"],
         summary="Make an edit",
-        openapi_extra={
-            "requestBody": {
-                "content": {"multipart/form-data": {"encoding": {"settings": {"contentType": "application/json"}}}}
-            }
-        },
+        openapi_extra=JSON_SETTINGS,
     )
     async def make(
         response: Response,
         source: Annotated[UploadFile, File(description="the picture to edit")],
-        mask: Annotated[
-            list[UploadFile] | None, File(max_length=MAX_REGIONS, description="white where to repaint")
-        ] = None,
+        mask: Masks = None,
         exemplar: Annotated[
             list[UploadFile] | None, File(max_length=MAX_EXEMPLARS, description="what to paint")
         ] = None,
-        settings: Annotated[
-            str,
-            Form(
-                max_length=100_000,
-                description="a JSON object, see docs/http-api.md",
-                examples=['{"regions": [{"box": [40, 60, 200, 220]}], "seeds": [0, 1], "guidance_scale": 5}'],
-            ),
-        ] = "{}",
+        sketch: Sketch = None,
+        settings: SettingsText = "{}",
     ) -> messages.Edit:
         asked = read_settings(settings)
-        model = asked.model or jobs.current
-        if model not in jobs.shelf.models:
-            raise NotThere(f"there is no model {model!r}; GET /api/models lists them")
-        if not jobs.switch and model != jobs.current:
-            raise HTTPException(403, "the server was started with --disable-model-switch")
-        kind = jobs.shelf.models[model].kind
-        if asked.preset is None and kind == "exemplar":
+        model = asked_model(jobs, asked)
+        check_drawable(asked.structure, jobs.shelf.loading.pose_models)
+        if asked.preset is None and model.kind == "exemplar":
             asked = asked.model_copy(update={"preset": options.preset})
         name = new_id()
         submission = Submission(jobs.store.place(name) / "inputs", options.pixels)
         try:
             async with decoders:
                 load = await anyio.to_thread.run_sync(
-                    lambda: submission.check(source, mask or [], exemplar or [], asked, kind)
+                    lambda: submission.check(source, mask or [], exemplar or [], sketch, asked, model)
                 )
-            job = Job(id=name, name=submission.stem, model=model, settings=asked, load=load)
+            job = Job(id=name, name=submission.stem, model=model.name, settings=asked, load=load)
             edit = await anyio.to_thread.run_sync(jobs.submit, job)
         except BaseException:  # a client that goes, too
             jobs.store.remove(name)
@@ -281,6 +282,51 @@ def _add_edits(app: FastAPI, jobs: Jobs, options: Options) -> None:
 
         async with decoders:
             return await anyio.to_thread.run_sync(read)
+
+
+def asked_model(jobs: Jobs, asked: messages.Settings) -> messages.Model:
+    """What is known of the model that an edit is for."""
+    name = asked.model or jobs.current
+    if name not in jobs.shelf.models:
+        raise NotThere(f"there is no model {name!r}; GET /api/models lists them")
+    if not jobs.switch and name != jobs.current:
+        raise HTTPException(403, "the server was started with --disable-model-switch")
+    return jobs.shelf.known(name)
+
+
+def _add_structure(app: FastAPI, jobs: Jobs, options: Options) -> None:
+    decoders = anyio.CapacityLimiter(DECODERS)
+
+    @app.post(
+        "/api/structure",
+        response_model=messages.StructureMaps,
+        tags=["edits"],
+        summary="What an edit would be told of the structure of what stands in its regions",
+        openapi_extra=JSON_SETTINGS,
+    )
+    async def structure(
+        source: Annotated[UploadFile, File(description="the picture to edit")],
+        mask: Masks = None,
+        sketch: Sketch = None,
+        settings: SettingsText = "{}",
+    ) -> messages.StructureMaps:
+        asked = read_settings(settings)
+        model, pose_models = asked_model(jobs, asked), jobs.shelf.loading.pose_models
+        if asked.structure is None:
+            raise UserError("there is nothing to draw: say which structure in settings")
+        check_drawable(asked.structure, pose_models)
+        size = model.image_size
+        if model.kind != "exemplar" or size is None:
+            why = "has not been loaded yet" if model.kind == "exemplar" else "takes no structure"
+            raise UserError(f"the model {model.name} {why}, so there is nothing to draw; choose another model")
+
+        def draw() -> messages.StructureMaps:
+            with tempfile.TemporaryDirectory() as folder:
+                work = Submission(Path(folder) / "inputs", options.pixels).look(source, mask or [], sketch, asked)
+            return messages.StructureMaps(maps=maps(work, size, pose_models))
+
+        async with decoders:
+            return await anyio.to_thread.run_sync(draw)
 
 
 def _add_models(app: FastAPI, jobs: Jobs) -> None:
@@ -438,6 +484,7 @@ def _add_server(app: FastAPI, jobs: Jobs, options: Options) -> None:
             library=None if options.library is None else options.library.about(),
             keep_seconds=jobs.store.keep_seconds,
             schedulers=list(SCHEDULERS),
+            structures=drawable(jobs.shelf.loading.pose_models),
             preset=options.preset,
             limits=messages.Limits(upload_bytes=options.upload_bytes, pixels=options.pixels, queue=jobs.capacity),
         )

@@ -15,7 +15,7 @@ from ..crops import context_crop
 from ..edit import Canvas
 from ..errors import ModelError
 from ..images import Box
-from .messages import Kind
+from .messages import Kind, Told
 from .painting import Made, OnStep, Pixels, Progress, Work, kept
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Eraser:
     image_size: int | None = None
     steps = 1
     scheduler: str | None = None
+    takes: Sequence[Told] = ()
 
     def network(self) -> None:
         """There is none whose calls are shared."""

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import UserError
+from ..harmonise import HarmoniseName
+from ..structure import StructureKind
 
 MAX_STEPS = 250
 MAX_CANDIDATES = 8
@@ -19,6 +21,8 @@ Kind: TypeAlias = Literal["exemplar", "erase", "prompt", "instruct"]
 SchedulerName: TypeAlias = Literal["ddim", "pndm", "dpm++", "unipc"]
 PresetName: TypeAlias = Literal["none", "exact", "fast", "draft"]
 """Of speed; none changes nothing."""
+Told: TypeAlias = Literal["structure", "context", "source_exemplar", "harmonise"]
+"""Settings by which an edit heeds what stood in its regions."""
 
 Number: TypeAlias = Annotated[int, Field(ge=0, lt=64)]
 Side: TypeAlias = Annotated[int, Field(ge=-(2**31), lt=2**31)]
@@ -66,6 +70,11 @@ class Settings(Asked):
     strength: Annotated[float, Field(gt=0, le=1)] = 1.0
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     guidance_rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
+    structure: StructureKind | None = None
+    structure_scale: Annotated[float, Field(ge=-100, le=100)] = 1.0
+    context: bool = False
+    source_exemplar: Annotated[float, Field(ge=0, le=1)] = 0.0
+    harmonise: HarmoniseName | None = None
     prompt: Annotated[str, Field(max_length=2000)] = ""
     negative_prompt: Annotated[str, Field(max_length=2000)] = ""
 
@@ -122,6 +131,8 @@ class Model(BaseModel):
     image_size: int | None = None
     steps: int | None = None
     scheduler: str | None = None
+    takes: list[Told] | None = None
+    """Of these settings those that it can do."""
     loaded: bool = False
 
 
@@ -131,6 +142,22 @@ class Models(BaseModel):
     current: str
     switch: bool
     models: list[Model]
+
+
+class StructureMap(BaseModel):
+    """What an edit is told of the structure in one of its regions."""
+
+    region: int
+    box: BoxSides
+    """The square that is painted, pixels of the source."""
+    picture: str
+    """A PNG file as a data URL."""
+
+
+class StructureMaps(BaseModel):
+    """Of all its regions, in their order."""
+
+    maps: list[StructureMap]
 
 
 class Entry(BaseModel):
@@ -208,6 +235,8 @@ class About(BaseModel):
     library: AboutLibrary | None
     keep_seconds: float
     schedulers: list[str]
+    structures: list[StructureKind]
+    """That can be drawn here."""
     preset: PresetName
     """Of edits that name none."""
     limits: Limits

@@ -51,6 +51,10 @@ class Loading:
     checked: bool = True
     """With the model's safety checker, if it has one."""
     local_files_only: bool = False
+    controlnet: str | None = None
+    """ControlNet or T2I-Adapter that goes beside the first model."""
+    pose_models: Path | None = None
+    """See `Structure.models`."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,9 @@ class Shelf:
             self.models[shelved.name] = shelved
             model = shelved.name
         self.first = model
-        self.looked_at = {FILL: ListedModel(name=FILL, kind="erase", steps=1)}
+        if self.loading.controlnet is not None and self.models[model].kind != "exemplar":
+            raise ModelError(f"--controlnet goes beside a model that is shown an exemplar; {model} is none")
+        self.looked_at = {FILL: ListedModel(name=FILL, kind="erase", steps=1, takes=[])}
 
     def listed(self, loaded: set[str]) -> list[ListedModel]:
         """The models, for clients.
@@ -100,11 +106,12 @@ class Shelf:
         Args:
             loaded: names of those in memory.
         """
-        listed = []
-        for name, shelved in self.models.items():
-            known = self.looked_at.get(name) or ListedModel(name=name, kind=shelved.kind)
-            listed.append(known.model_copy(update={"loaded": name in loaded}))
-        return listed
+        return [self.known(name).model_copy(update={"loaded": name in loaded}) for name in self.models]
+
+    def known(self, name: str) -> ListedModel:
+        """What is known of a model, one of `models`."""
+        kind = self.models[name].kind
+        return self.looked_at.get(name) or ListedModel(name=name, kind=kind, takes=None if kind == "exemplar" else [])
 
     def load(self, name: str, device: torch.device) -> Model:
         """Load a model.
@@ -118,7 +125,12 @@ class Shelf:
         """
         model = self._load(self.models[name], device)
         self.looked_at[name] = ListedModel(
-            name=name, kind=model.kind, image_size=model.image_size, steps=model.steps, scheduler=model.scheduler
+            name=name,
+            kind=model.kind,
+            image_size=model.image_size,
+            steps=model.steps,
+            scheduler=model.scheduler,
+            takes=list(model.takes),
         )
         return model
 
@@ -154,9 +166,11 @@ class Shelf:
         )
         if not how.checked:
             pipeline.safety_checker = None
+        if how.controlnet is not None and shelved.name == self.first:
+            pipeline.load_controlnet(how.controlnet)
         if offload:
             pipeline.enable_model_cpu_offload(device=device)
-        return ExemplarModel(pipeline, shelved.name, whole=not offload)
+        return ExemplarModel(pipeline, shelved.name, whole=not offload, pose_models=how.pose_models)
 
 
 def _in_folder(folder: Path | None) -> list[Shelved]:

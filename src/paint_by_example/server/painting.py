@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -15,12 +16,11 @@ from PIL import Image
 from ..crops import context_crop
 from ..images import Box, tensor_image
 from ..inputs import Blend
-from ..record import KEY, Record
-from .messages import Kind, Settings
+from ..record import KEY, File, Record
+from ..structure import Structure
+from .messages import Kind, Settings, Told
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
     from ..pipeline import PaintByExamplePipeline
@@ -60,6 +60,8 @@ class Work:
     """Of the source's file."""
     parts: list[Part]
     settings: Settings
+    sketch: tuple[str, Image.Image] | None = None
+    """Name and content of its file."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class Model(Protocol):
     steps: int
     """Unless it is told otherwise."""
     scheduler: str | None
+    takes: Sequence[Told]
+    """What of the source it can be told, or do with it."""
 
     def edit(self, work: Work, on_step: OnStep) -> list[Made]:
         """Do the work.
@@ -129,15 +133,22 @@ class ExemplarModel:
         pipeline: loaded.
         name: what clients call it.
         whole: parts are not moved about between calls, so that several edits may use them at once.
+        pose_models: see `Structure.models`.
     """
 
     kind: Kind = "exemplar"
 
-    def __init__(self, pipeline: PaintByExamplePipeline, name: str, whole: bool = True) -> None:
-        self.pipeline, self.name, self.whole = pipeline, name, whole
+    def __init__(
+        self, pipeline: PaintByExamplePipeline, name: str, whole: bool = True, pose_models: Path | None = None
+    ) -> None:
+        self.pipeline, self.name, self.whole, self.pose_models = pipeline, name, whole, pose_models
         self.image_size: int | None = pipeline.image_size
         self.steps = pipeline.default_steps(pipeline.scheduler)
         self.scheduler: str | None = type(pipeline.scheduler).__name__
+        learned: list[Told] = ["structure"] if pipeline.takes_structure else []
+        if pipeline.source_encoder is not None and pipeline.source_encoder.config.context:
+            learned.append("context")
+        self.takes: Sequence[Told] = (*learned, "source_exemplar", "harmonise")
 
     def network(self) -> tuple[torch.nn.Module, torch.Tensor] | None:
         """See `Model.network`."""
@@ -170,6 +181,11 @@ class ExemplarModel:
             strength=asked.strength,
             eta=asked.eta,
             guidance_rescale=asked.guidance_rescale,
+            structure=structure_of(work, self.pose_models),
+            structure_scale=asked.structure_scale,
+            context=asked.context,
+            source_exemplar=asked.source_exemplar,
+            harmonise=asked.harmonise,
             on_step=tell,
             **{name: value for name, value in settings.items() if value is not None},
         )
@@ -195,9 +211,31 @@ class ExemplarModel:
             where=[part.where for part in work.parts],
             exemplars=[part.names for part in work.parts],
         )
+        if (guide := named.structure) is not None:
+            sketch, beside = guide.sketch, guide.controlnet
+            if sketch is not None and work.sketch is not None:
+                sketch = File(work.sketch[0], sketch.sha256)
+            if beside is not None and Path(str(beside.path)).exists():
+                beside = File(Path(str(beside.path)).resolve().name, beside.sha256)
+            guide = dataclasses.replace(guide, sketch=sketch, models=None, controlnet=beside)
+            named = dataclasses.replace(named, structure=guide)
         values = dataclasses.asdict(named)
         shown: dict[str, Any] = json.loads(json.dumps(values))
         return shown
+
+
+def structure_of(work: Work, pose_models: Path | None) -> Structure | None:
+    """What an edit asks to keep of the structure of what stands in its regions.
+
+    Args:
+        work: the edit.
+        pose_models: see `Structure.models`.
+    """
+    kind = work.settings.structure
+    if kind is None:
+        return None
+    sketch = None if work.sketch is None else work.sketch[1]
+    return Structure(kind, sketch, pose_models if kind == "pose" else None)
 
 
 def kept(source: Image.Image, pixels: Pixels, mask: NDArray[np.bool_]) -> Image.Image:

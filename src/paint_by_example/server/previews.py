@@ -6,6 +6,7 @@ import base64
 import io
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 from PIL import Image
 
@@ -45,8 +46,8 @@ def make_preview(progress: Progress) -> tuple[Preview, float]:
     return preview, ended + max(SHARE * (ended - started), SECONDS)
 
 
-def data_url(pixels: Pixels) -> str:
-    """A picture (H, W, 3) as a JPEG file within a URL."""
+def data_url(pixels: Pixels, format: Literal["JPEG", "PNG"] = "JPEG") -> str:
+    """A picture (H, W, 3) as a file within a URL."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    Image.fromarray(pixels).save(file, format, quality=QUALITY)
+    return f"data:image/{format.lower()};base64," + base64.b64encode(file.getvalue()).decode()

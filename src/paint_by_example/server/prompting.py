@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +14,7 @@ from ..crops import context_crop, crop_image, crop_mask, paste_back, resize, res
 from ..errors import ModelError
 from ..images import Box
 from ..sampling import make_scheduler, seeded_generators
-from .messages import Kind
+from .messages import Kind, Told
 from .painting import Made, OnStep, Part, Pixels, Progress, Work, kept
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class PromptedModel:
         self.image_size: int | None = int(self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor)
         self.steps = STEPS
         self.scheduler: str | None = type(self.pipeline.scheduler).__name__
+        self.takes: Sequence[Told] = ()
         self.own_scheduler = self.pipeline.scheduler
 
     def network(self) -> None:

@@ -8,12 +8,14 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from ..errors import UserError
 from ..pipeline import choose_device
+from ..pose import find_models
 from .access import LOOPBACK
 from .app import Options, create_app
 from .browsing import Roots
@@ -95,6 +97,8 @@ def loading(asked: ServeConfig) -> Loading:
         text_on_cpu=asked.sd_cpu_textencoder,
         checked=not asked.disable_nsfw,
         local_files_only=asked.local_files_only,
+        controlnet=asked.controlnet,
+        pose_models=asked.pose_models,
     )
 
 
@@ -184,6 +188,10 @@ def _check(asked: ServeConfig) -> None:
         raise UserError("--token must have at least 16 characters")
     if asked.token is not None and not all(one.isascii() and (one.isalnum() or one in "-_.~") for one in asked.token):
         raise UserError("--token may hold letters, digits and -_.~ only, so that it fits into an address")
+    if asked.pose_models is not None:
+        find_models(asked.pose_models)
+    if asked.local_files_only and asked.controlnet is not None and not Path(asked.controlnet).is_dir():
+        raise UserError(f"with --local-files-only, --controlnet takes a folder; {asked.controlnet} is none")
     if asked.input is not None and not asked.input.exists():
         raise UserError(f"there is no {asked.input}; --input takes a picture or a folder")
     if asked.output_dir is not None:

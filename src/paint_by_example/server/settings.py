@@ -21,6 +21,10 @@ class ServeConfig:
     """embedded, a folder or file, a repository of the Hugging Face hub, or an old name: docs/from-lama-cleaner.md."""
     preset: Literal["none", "exact", "fast", "draft"] = "none"
     """How much is given up for speed in edits that do not say: docs/speed.md."""
+    controlnet: str | None = None
+    """ControlNet or T2I-Adapter that goes beside --model, as for pbe edit: docs/source-aware.md."""
+    pose_models: Path | None = None
+    """Where mediapipe's wheel is, or the two networks out of it, so that edits may keep how people stand."""
     model_dir: Path | None = None
     """Folder of further models to choose from on the page: folders in diffusers' layout and files."""
     disable_model_switch: bool = False

@@ -15,7 +15,7 @@ from ..crops import box_mask
 from ..errors import MaskError, PictureError, UserError
 from ..images import Size
 from ..inputs import Blend
-from .messages import MAX_REGIONS, Kind, Region, Settings
+from .messages import MAX_REGIONS, Kind, Model, Region, Settings, Told
 from .painting import Part, Work
 from .uploads import check_picture, file_name, read_exemplar, read_mask, read_source, save_upload
 
@@ -35,6 +35,7 @@ class Submission:
         self.source_name = ""
         self.masks: list[tuple[Path, str]] = []
         self.exemplars: list[tuple[Path, str]] = []
+        self.sketches: list[tuple[Path, str]] = []
         self.size: Size = (0, 0)
 
     @property
@@ -47,8 +48,9 @@ class Submission:
         source: UploadFile,
         masks: Sequence[UploadFile],
         exemplars: Sequence[UploadFile],
+        sketch: UploadFile | None,
         settings: Settings,
-        kind: Kind,
+        model: Model,
     ) -> Callable[[], Work]:
         """Keep the files and look at all there is, so that nothing of the user's making goes wrong later.
 
@@ -56,8 +58,9 @@ class Submission:
             source: the source's file.
             masks: the masks' files.
             exemplars: the exemplars' files.
+            sketch: a drawing of what to keep.
             settings: the rest of the edit.
-            kind: of the model.
+            model: what is known of it.
 
         Returns:
             What decodes the pictures once it is the edit's turn.
@@ -65,16 +68,12 @@ class Submission:
         Raises:
             UserError: something cannot be used.
         """
-        self.folder.mkdir(parents=True)
-        self.source_name = file_name(source.filename, "source")
-        place = self.folder / "source"
-        save_upload(source.file, place)
-        self.size = check_picture(place, "source", self.source_name, self.pixels)
-        self.masks = self._keep(masks, "mask")
-        self.exemplars = self._keep(exemplars, "exemplar")
+        self._keep_all(source, masks, exemplars, sketch)
         regions = self._regions(settings)
-        check_kind(kind, settings, regions)
-        read_source(place, self.source_name)
+        check_kind(model.kind, settings, regions)
+        check_told(model, settings)
+        self._check_sketch(settings)
+        read_source(self.folder / "source", self.source_name)
         for path, name in self.exemplars:
             read_exemplar(path, name)
         for path, name in self.masks:
@@ -85,6 +84,49 @@ class Submission:
             if region.exemplars:
                 Blend([""] * len(region.exemplars), region.weights)  # says what is wrong with the weights
         return partial(self._load, settings, regions)
+
+    def look(
+        self, source: UploadFile, masks: Sequence[UploadFile], sketch: UploadFile | None, settings: Settings
+    ) -> Work:
+        """What can be drawn of an edit before there are exemplars; see `check`.
+
+        Raises:
+            UserError: something cannot be used.
+        """
+        self._keep_all(source, masks, (), sketch)
+        self._check_sketch(settings)
+        regions = [region.model_copy(update={"exemplars": None}) for region in settings.regions or ()]
+        settings = settings.model_copy(update={"regions": regions or None})
+        return self._load(settings, self._regions(settings))
+
+    def _keep_all(
+        self,
+        source: UploadFile,
+        masks: Sequence[UploadFile],
+        exemplars: Sequence[UploadFile],
+        sketch: UploadFile | None,
+    ) -> None:
+        self.folder.mkdir(parents=True)
+        self.source_name = file_name(source.filename, "source")
+        place = self.folder / "source"
+        save_upload(source.file, place)
+        self.size = check_picture(place, "source", self.source_name, self.pixels)
+        self.masks = self._keep(masks, "mask")
+        self.exemplars = self._keep(exemplars, "exemplar")
+        self.sketches = self._keep([] if sketch is None else [sketch], "sketch")
+
+    def _check_sketch(self, settings: Settings) -> None:
+        if settings.structure == "sketch" and not self.sketches:
+            raise PictureError("the structure sketch needs a drawing: send it as the part sketch")
+        for path, name in self.sketches:
+            if settings.structure != "sketch":
+                raise UserError("a sketch was sent, which goes with the structure sketch only; leave it out")
+            size = read_source(path, name).size
+            if size != self.size:
+                raise PictureError(
+                    f"the sketch {name} is {size[0]} x {size[1]} and the source {self.size[0]} x {self.size[1]};"
+                    " make them the same size"
+                )
 
     def _keep(self, files: Sequence[UploadFile], what: str) -> list[tuple[Path, str]]:
         kept = []
@@ -135,7 +177,8 @@ class Submission:
                     weights=region.weights,
                 )
             )
-        return Work(source, self.source_name, parts, settings)
+        sketch = [(name, read_source(path, name)) for path, name in self.sketches]
+        return Work(source, self.source_name, parts, settings, sketch[0] if sketch else None)
 
 
 def check_kind(kind: Kind, settings: Settings, regions: Sequence[Region]) -> None:
@@ -162,6 +205,23 @@ def check_kind(kind: Kind, settings: Settings, regions: Sequence[Region]) -> Non
         raise UserError("this model fills regions from what is around them and takes no prompt; leave it out")
     if kind != "erase" and not settings.prompt:
         raise UserError("this model paints what a prompt says; send one")
+
+
+def check_told(model: Model, settings: Settings) -> None:
+    """Say what an edit wants to keep of what stood there and the model cannot.
+
+    Raises:
+        UserError: there is something.
+    """
+    asked: dict[Told, object] = {
+        "structure": settings.structure,
+        "context": settings.context,
+        "source_exemplar": settings.source_exemplar,
+        "harmonise": settings.harmonise,
+    }
+    for name, value in asked.items():
+        if value and model.takes is not None and name not in model.takes:
+            raise UserError(f"the model {model.name} takes no {name}; leave it out, or choose one whose takes names it")
 
 
 def _pick(files: Sequence[T], number: int, what: str) -> T:
