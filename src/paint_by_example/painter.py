@@ -10,7 +10,17 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from .compat import BEHAVIOURS, Behaviour, Compat, check_compat, fit_exemplar, global_generator, guidance, latent_mask
+from .compat import (
+    BEHAVIOURS,
+    Behaviour,
+    Compat,
+    Fit,
+    check_compat,
+    fit_exemplar,
+    global_generator,
+    guidance,
+    latent_mask,
+)
 from .compiled import Network, predict
 from .controlnet import Control
 from .dial import embed_scale
@@ -101,6 +111,12 @@ class Painter(Parts):
         keep = 1 - mask  # the released U-Net was trained on 1 = keep; this is the only place where the mask is flipped
         return torch.cat([z_t, z_masked, keep], dim=1)
 
+    @property
+    def exemplar_fit(self) -> Fit:
+        """How an exemplar becomes the encoder's square."""
+        fit: Fit = getattr(self.image_encoder, "exemplar_fit", self.behaviour.exemplar)
+        return fit
+
     def exemplar_tensor(self, exemplars: Sequence[PIL.Image.Image] | np.ndarray) -> Tensor:
         """Exemplars as the encoder takes them: made its square, as it or `compat` says, and normalised.
 
@@ -113,8 +129,7 @@ class Painter(Parts):
         Raises:
             ModelError: if the model does not say how an exemplar is normalised.
         """
-        how = getattr(self.image_encoder, "exemplar_fit", self.behaviour.exemplar)
-        return self._normalised(exemplars, self.image_encoder.image_size, how)
+        return self._normalised(exemplars, self.image_encoder.image_size, self.exemplar_fit)
 
     def _normalised(self, pictures: Sequence[PIL.Image.Image] | np.ndarray, side: int, how: Any) -> Tensor:
         if self.feature_extractor is None:

@@ -16,7 +16,7 @@ from ..painter import Painter
 from ..parts import SAMPLED
 from ..record import HASH_LENGTH
 
-FROZEN = ("backbone.", "components.", "model.")  # the encoders' frozen parts; the others are learned
+FROZEN = ("backbone.", "matte.", "latents.", "components.", "model.")  # the encoders' frozen parts; the others are learned
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Encoder:
         features = encode(painter, Image.new("RGB", (64, 64)))
         handed = [list(map(float, values)) for values in (extractor.image_mean, extractor.image_std)]
         model = painter.model_name or painter.name_or_path or "embedded"
-        rest = f"{handed} {module.image_size} {painter.behaviour.exemplar}"
+        rest = f"{handed} {module.image_size} {painter.exemplar_fit}"
         return cls(sample_hash(frozen, rest), len(features), model, painter.compat)
 
 
