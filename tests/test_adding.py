@@ -128,7 +128,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(config: Callable[..., Train
     assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
 
 
-def test_maps_and_styles_computed_ahead_are_trained_on(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+def test_maps_computed_ahead_are_trained_on(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     drawn, ahead = config(output=tmp_path / "drawn", steps=1), config(output=tmp_path / "ahead", steps=1, ahead=2)
     train(drawn)
     train(ahead)

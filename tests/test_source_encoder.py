@@ -13,10 +13,10 @@ from paint_by_example import PaintByExamplePipeline, UserError
 from paint_by_example.attention import collapse_cross_attention
 from paint_by_example.errors import ModelError
 from paint_by_example.layout import LayoutUNet
-from paint_by_example.source_encoder import Region, RegionAttention, SourceEncoder, SourceHints
+from paint_by_example.source_encoder import Region, RegionAttention, SourceEncoder, SourceHints, style_of
 from tests import tiny
 
-FACTOR, FEATURES = 4, 16
+FACTOR = 4
 
 
 def small_layout_unet() -> LayoutUNet:
@@ -53,7 +53,7 @@ class Setting:
     def __init__(self, kind: str, parts: tuple[str, ...] = ("structure", "context")) -> None:
         torch.manual_seed(0)
         self.unet = UNETS[kind]().eval()
-        self.encoder = SourceEncoder.for_unet(self.unet, FACTOR, FEATURES, parts, width=16).eval()
+        self.encoder = SourceEncoder.for_unet(self.unet, FACTOR, parts, width=16).eval()
         self.encoder.attach(self.unet)
         channels = (self.unet.config.in_channels - 1) // 2
         self.mask = torch.zeros(1, 1, 8, 8)
@@ -61,7 +61,7 @@ class Setting:
         self.z_masked = torch.randn(1, channels, 8, 8)
         self.x = torch.cat([torch.randn(1, channels, 8, 8), self.z_masked, 1 - self.mask], dim=1)
         self.condition = torch.randn(1, 1, self.unet.config.cross_attention_dim)
-        self.map, self.style = torch.rand(1, 1, 8 * FACTOR, 8 * FACTOR), torch.randn(1, FEATURES)
+        self.map = torch.rand(1, 1, 8 * FACTOR, 8 * FACTOR)
 
     @torch.no_grad()
     def ask(self, hints: SourceHints | None = None, repeats: int = 1) -> Tensor:
@@ -71,7 +71,7 @@ class Setting:
         return prediction
 
     @torch.no_grad()
-    def hints(self, **given: Tensor) -> SourceHints:
+    def hints(self, **given: Any) -> SourceHints:
         hints: SourceHints = self.encoder(self.z_masked, self.mask, **given)
         return hints
 
@@ -87,7 +87,7 @@ class Setting:
 def test_at_first_the_u_net_is_what_it_was(kind: str) -> None:
     setting = Setting(kind)
     plain = setting.ask()
-    hints = setting.hints(structure=setting.map, style=setting.style)
+    hints = setting.hints(structure=setting.map, context=True)
     assert hints.skips
     assert hints.regions
     assert torch.equal(setting.ask(hints), plain)
@@ -98,7 +98,7 @@ def test_each_part_says_something_once_it_has_learned(kind: str) -> None:
     setting = Setting(kind)
     plain = setting.ask()
     setting.teach()
-    structure, context = setting.hints(structure=setting.map), setting.hints(style=setting.style)
+    structure, context = setting.hints(structure=setting.map), setting.hints(context=True)
     assert not torch.allclose(setting.ask(structure), plain, atol=1e-3)
     assert not torch.allclose(setting.ask(context), plain, atol=1e-4)
     assert torch.equal(setting.ask(), plain)  # and without them nothing has changed
@@ -120,7 +120,7 @@ def test_of_a_batch_a_part_may_be_told_nothing_of_the_structure() -> None:
 def test_results_of_one_source_are_told_the_same() -> None:
     setting = Setting("embedded")
     setting.teach()
-    hints = setting.hints(structure=setting.map, style=setting.style)
+    hints = setting.hints(structure=setting.map, context=True)
     one, two = setting.ask(hints), setting.ask(hints, repeats=2)
     assert torch.allclose(two, one.repeat(2, 1, 1, 1), atol=1e-5)
 
@@ -149,11 +149,25 @@ def test_a_hole_that_leaves_nothing_can_still_see_the_style() -> None:
     setting = Setting("embedded", ("context",))
     setting.teach()
     setting.mask.fill_(1)
-    assert torch.isfinite(setting.ask(setting.hints(style=setting.style))).all()
+    assert torch.isfinite(setting.ask(setting.hints(context=True))).all()
+
+
+def test_the_style_is_of_what_is_kept() -> None:
+    torch.manual_seed(0)
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[0, :, 2:6, 2:6] = 1
+    mask[1] = 1
+    z = torch.randn(2, 4, 8, 8)
+    other = torch.where(mask > 0, torch.randn_like(z), z)
+    style = style_of(z, mask)
+    assert torch.equal(style[:1], style_of(other, mask)[:1])
+    kept = z[0][:, mask[0, 0] == 0]
+    torch.testing.assert_close(style[0], torch.cat([kept.mean(1), kept.std(1, correction=0)]), atol=1e-5, rtol=1e-4)
+    assert not style[1].any()
 
 
 def test_regions_come_at_every_resolution_with_the_mask_of_it() -> None:
-    regions = Setting("embedded").hints(style=torch.randn(1, FEATURES)).regions
+    regions = Setting("embedded").hints(context=True).regions
     assert sorted(regions) == [4, 16, 64]
     assert regions[64].edited.sum() == 16
     assert regions[16].edited.sum() == 4
@@ -172,18 +186,18 @@ def test_the_u_net_owns_none_of_it() -> None:
 def test_it_is_kept_as_a_part_of_its_own(tmp_path: Any) -> None:
     setting = Setting("embedded")
     setting.teach()
-    expected = setting.ask(setting.hints(structure=setting.map, style=setting.style))
+    expected = setting.ask(setting.hints(structure=setting.map, context=True))
     setting.encoder.save_pretrained(tmp_path)
     setting.encoder = SourceEncoder.from_pretrained(tmp_path).eval()
     setting.encoder.attach(setting.unet)
-    assert torch.equal(setting.ask(setting.hints(structure=setting.map, style=setting.style)), expected)
+    assert torch.equal(setting.ask(setting.hints(structure=setting.map, context=True)), expected)
 
 
 def test_what_it_has_not_learned_and_what_it_was_not_made_for_is_said() -> None:
     setting = Setting("embedded", ("structure",))
     assert torch.equal(setting.ask(setting.hints(structure=setting.map)), setting.ask())
     with pytest.raises(ModelError, match="has learned no context"):
-        setting.hints(style=setting.style)
+        setting.hints(context=True)
     with pytest.raises(ModelError, match="another U-Net"):
         Setting("embedded").encoder.attach(UNETS["stable diffusion"]())
 

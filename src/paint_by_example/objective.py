@@ -121,7 +121,7 @@ def diffusion_loss(
     with reduced:
         options: dict[str, Any] = {}
         if draws.told is not None:
-            hints = pipeline.source_encoder(z_masked, m, latents.get("structure"), latents.get("style"))
+            hints = pipeline.source_encoder(z_masked, m, latents.get("structure"), "context" in config.added)
             options = hints.told(*draws.told.to(z_0).T).options()
         predicted = unet(pipeline.unet_input(z_t, z_masked, m), t, condition, **options).sample
     error = (predicted.float() - prediction_target(z_0, noise, t, scheduler)).square()
@@ -143,8 +143,8 @@ def frozen(
             taken.
 
     Returns:
-        ``z_0`` and ``z_masked`` (B, C, h, w), ``latent_mask`` (B, 1, h, w), ``features`` (B, F); where the model's
-        `SourceEncoder` learns of it, ``style`` (B, F), and ``structure`` as it comes.
+        ``z_0`` and ``z_masked`` (B, C, h, w), ``latent_mask`` (B, 1, h, w), ``features`` (B, F); ``structure``
+        as it comes, where there is one.
     """
     if "z_0" in batch:
         return batch
@@ -161,8 +161,6 @@ def frozen(
         "latent_mask": latent_mask(mask, z_0.shape[-2:]),
         "features": features,
     }
-    if pipeline.source_encoder is not None and pipeline.source_encoder.config.context:
-        made["style"] = pipeline.style(source * (1 - mask))
     return made | ({"structure": batch["structure"]} if "structure" in batch else {})
 
 

@@ -146,17 +146,6 @@ class Painter(Parts):
         return (x - mean) / std
 
     @torch.no_grad()
-    def style(self, masked_source: Tensor) -> Tensor:
-        """What the exemplar encoder's frozen part sees in the source: (B, 3, H, W) in [-1, 1] to (B, F)."""
-        side = self.image_encoder.image_size
-        small = torch.nn.functional.interpolate(masked_source, (side, side), mode="bilinear", antialias=True)
-        mean, std = (
-            torch.tensor(values, device=small.device, dtype=small.dtype)[:, None, None]
-            for values in (self.feature_extractor.image_mean, self.feature_extractor.image_std)
-        )
-        return cast(Tensor, self.image_encoder.features((small / 2 + 0.5 - mean) / std))
-
-    @torch.no_grad()
     def encode_exemplar(self, exemplars: Sequence[PIL.Image.Image] | np.ndarray) -> Tensor:
         """Exemplars to conditions: pictures to (B, 1, D)."""
         x = self.exemplar_tensor(exemplars).to(self._execution_device, self.unet.dtype)
@@ -298,8 +287,7 @@ class Painter(Parts):
             beside, maps = control.hints(maps), None
         hints = None
         if maps is not None or context:
-            masked = (source * (1 - mask)).repeat_interleave(copies, 0)
-            hints = self.learned_of_source()(z_masked, m, maps, self.style(masked) if context else None)
+            hints = self.learned_of_source()(z_masked, m, maps, context)
 
         def ask(z_t: Tensor, t: Tensor, condition: Tensor, shown: tuple[bool, ...] = (True,)) -> Tensor:
             repeats = len(z_t) // len(z_masked)  # two where guidance asks for both predictions at once

@@ -186,8 +186,7 @@ class Parts(Switches):
         wanted = [part for part in ("structure", "context") if part in parts or (had is not None and had.config[part])]
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
-            feature_size = self.image_encoder.feature_size
-            made = SourceEncoder.for_unet(self.unet, self.latent_factor, feature_size, wanted)
+            made = SourceEncoder.for_unet(self.unet, self.latent_factor, wanted)
         if had is not None:
             made.load_state_dict(had.state_dict(), strict=False)
         self.register_modules(source_encoder=made.to(next(self.unet.parameters()).device).eval())

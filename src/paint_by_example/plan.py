@@ -225,7 +225,6 @@ def peak_of_step(
         latents |= {"latent_mask": torch.empty(size, 1, side, side), "features": features}
         draws = Draws(torch.zeros(size, dtype=torch.bool), torch.zeros(size, dtype=torch.int64), torch.empty(shape))
         if config.added:
-            latents |= {"style": features} if "context" in config.added else {}
             if "structure" in config.added:
                 latents["structure"] = torch.empty(size, 1, pipeline.image_size, pipeline.image_size)
             draws = replace(draws, told=torch.ones(size, 2, dtype=torch.bool))

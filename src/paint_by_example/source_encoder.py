@@ -196,7 +196,6 @@ class SourceEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         skips: channels and level of each of the U-Net's skips, in its order.
         middle: channels of its middle block.
         attention: name and channels of each transformer block.
-        feature_size: F, of the exemplar encoder's frozen part, which sees the source too.
         structure: whether there is that part.
         context: whether there is that one.
         width: S, of both.
@@ -212,7 +211,6 @@ class SourceEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         skips: Sequence[tuple[int, int]],
         middle: int,
         attention: Sequence[tuple[str, int]],
-        feature_size: int,
         structure: bool = True,
         context: bool = True,
         width: int = 96,
@@ -225,21 +223,20 @@ class SourceEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             self.to_middle = zero_convolution(width, middle)
         if context:
             self.surroundings = Pyramid(latent_channels + 1, width, levels)
-            self.style = nn.Linear(feature_size, width)
+            self.style = nn.Linear(2 * latent_channels, width)
             self.attentions = nn.ModuleDict(
                 {name.replace(".", "-"): RegionAttention(channels, width) for name, channels in attention}
             )
 
     @classmethod
     def for_unet(
-        cls, unet: UNet2DConditionModel, latent_factor: int, feature_size: int, parts: Sequence[str], width: int = 96
+        cls, unet: UNet2DConditionModel, latent_factor: int, parts: Sequence[str], width: int = 96
     ) -> SourceEncoder:
         """One that fits a U-Net and changes nothing yet.
 
         Args:
             unet: of diffusers' kind.
             latent_factor: see the class.
-            feature_size: see the class.
             parts: of "structure" and "context".
             width: see the class.
         """
@@ -257,7 +254,6 @@ class SourceEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             skips=skips,
             middle=channels[-1],
             attention=blocks,
-            feature_size=feature_size,
             structure="structure" in parts,
             context="context" in parts,
             width=width,
@@ -295,7 +291,7 @@ class SourceEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         z_masked: Tensor,
         mask: Tensor,
         structure: Tensor | None = None,
-        style: Tensor | None = None,
+        context: bool = False,
     ) -> SourceHints:
         """See the source.
 
@@ -303,7 +299,7 @@ class SourceEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             z_masked: (B, C, h, w), latent of the source with a grey hole.
             mask: (B, 1, h, w) in [0, 1], 1 = repaint.
             structure: (B, 1, H, W) in [0, 1], a map; None for no structure.
-            style: (B, F), the exemplar encoder's features of the source with a grey hole; None for no context.
+            context: whether the surroundings are to be heeded.
 
         Returns:
             What the U-Net is told.
@@ -311,8 +307,8 @@ class SourceEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         Raises:
             ModelError: for a part that this encoder does not have.
         """
-        for name, given in (("structure", structure), ("context", style)):
-            if given is not None and not self.config[name]:
+        for name, given in (("structure", structure is not None), ("context", context)):
+            if given and not self.config[name]:
                 raise ModelError(f"this model has learned no {name}; train it with --add {name}")
         skips: tuple[Tensor, ...] = ()
         middle, regions = None, {}
@@ -322,8 +318,8 @@ class SourceEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             levels = [level for _, level in self.config.skips]
             skips = tuple(zero(seen[level]) for zero, level in zip(self.to_skips, levels, strict=True))
             middle = self.to_middle(seen[-1])
-        if style is not None:
-            token = self.style(style)[:, None]
+        if context:
+            token = self.style(style_of(z_masked, mask))[:, None]
             for cells in self.surroundings(torch.cat([z_masked, mask], dim=1)):
                 tokens = torch.cat([cells.flatten(2).mT, token.to(cells)], dim=1)
                 share = F.adaptive_avg_pool2d(mask, cells.shape[-2:]).flatten(1)
@@ -331,6 +327,23 @@ class SourceEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
                 visible = torch.cat([kept, torch.ones_like(kept[:, :1])], dim=1)
                 regions[kept.shape[1]] = Region(tokens, visible, (~kept).to(cells)[..., None])
         return SourceHints(skips, middle, regions)
+
+
+def style_of(z_masked: Tensor, mask: Tensor) -> Tensor:
+    """Mean and deviation of each channel where the source is kept, which are its style (arXiv 1703.06868, section 3).
+
+    Args:
+        z_masked: (B, C, h, w).
+        mask: (B, 1, h, w) in [0, 1], 1 = repaint.
+
+    Returns:
+        (B, 2 C); zeros of a source that nothing is left of.
+    """
+    kept = (mask < EDITED).to(z_masked)
+    count = kept.sum((2, 3)).clamp_min(1)
+    mean = (z_masked * kept).sum((2, 3)) / count
+    variance = ((z_masked - mean[..., None, None]).square() * kept).sum((2, 3)) / count
+    return torch.cat([mean, (variance + 1e-6).sqrt() * (kept.sum((2, 3)) > 0)], dim=1)
 
 
 def zero_convolution(channels: int, out: int) -> nn.Conv2d:

@@ -17,7 +17,7 @@ from ..state import write_whole
 
 CHUNK = 4096  # examples a file
 FIELDS = ("z_0", "z_masked", "latent_mask", "features")
-OF_SOURCE = ("structure", "style")  # further ones where a `SourceEncoder` learns
+STRUCTURE = "structure"  # a further one where that part of a `SourceEncoder` learns
 
 
 class Latents:
@@ -44,7 +44,7 @@ class Latents:
 
         Returns:
             ``z_0`` and ``z_masked`` (C, h, w), ``latent_mask`` (1, h, w) in [0, 1], ``features`` (F,); where they were
-            computed, ``structure`` (1, H, W) in [0, 1] and ``style`` (F,).
+            computed, ``structure`` (1, H, W) in [0, 1].
 
         Raises:
             IndexError: if there are not that many.
@@ -104,7 +104,7 @@ def write_chunk(path: Path, parts: dict[str, np.ndarray]) -> None:
         path: of the chunk.
         parts: the fields, each (length, ...); kept in half precision.
     """
-    length, names = len(parts[FIELDS[0]]), [name for name in (*FIELDS, *OF_SOURCE) if name in parts]
+    length, names = len(parts[FIELDS[0]]), [name for name in (*FIELDS, STRUCTURE) if name in parts]
     chunk = np.empty(length, dtype=[(name, np.float16, parts[name].shape[1:]) for name in names])
     for name in names:
         chunk[name] = parts[name]

@@ -16,7 +16,13 @@ from ..painter import Painter
 from ..parts import SAMPLED
 from ..record import HASH_LENGTH
 
-FROZEN = ("backbone.", "matte.", "latents.", "components.", "model.")  # the encoders' frozen parts; the others are learned
+FROZEN = (
+    "backbone.",
+    "matte.",
+    "latents.",
+    "components.",
+    "model.",
+)  # what does not learn
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,7 @@ SettingsText = Annotated[
     ),
 ]
 JSON_SETTINGS = {
-    "requestBody": {
-        "content": {"multipart/form-data": {"encoding": {"settings": {"contentType": "application/json"}}}}
-    }
+    "requestBody": {"content": {"multipart/form-data": {"encoding": {"settings": {"contentType": "application/json"}}}}}
 }
 
 ERRORS: dict[int | str, dict[str, Any]] = {
