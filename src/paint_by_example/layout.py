@@ -2,8 +2,8 @@
 
 A constant added in every block, which is all that attention to one token can give, says what to paint but not where: at
 the size of the embedded model the network then learns colours long before it learns shapes. So one fully connected
-layer decodes the same token into a coarse map, laid into the hole and handed to the first convolution. The exemplar
-still enters as one vector and nothing else. docs/log.md has the figures of what was tried.
+layer, fitted and then fixed, decodes the same token into a coarse map, laid into the hole and handed to the first
+convolution. The exemplar still enters as one vector and nothing else. docs/log.md has the figures of what was tried.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         self.conv_in = nn.Conv2d(
             first.in_channels + channels, first.out_channels, first.kernel_size, padding=first.padding
         )
-        self.layout = nn.Linear(self.config.cross_attention_dim, channels * LAYOUT_SIZE**2)
+        self.layout = nn.Linear(self.config.cross_attention_dim, channels * LAYOUT_SIZE**2).requires_grad_(False)
         for name in ("to_latents", "to_pixels"):
             self.register_buffer(f"{name}_weight", torch.zeros(latents, 3, CELL, CELL))
         self.register_buffer("to_latents_bias", torch.zeros(latents))

@@ -2,8 +2,8 @@
 
 A matte says which pixels are the object's. The object alone, on grey, is brought to the middle of a square and to its
 full size, however small and wherever it was, and shrunk to a thumbnail of the latents the U-Net works on. The
-thumbnail's principal components are the vector, and that alone goes further: the content bottleneck. On the way into
-the U-Net it passes fully connected layers (`decode`), as CLIP's class token does in the released model.
+thumbnail's principal components are the vector, and that alone goes further: the content bottleneck. The fully connected
+layers that decode it are in the U-Net (`layout.LayoutUNet`). None of this learns while the U-Net does.
 """
 
 from __future__ import annotations
@@ -75,13 +75,11 @@ class Matte(nn.Module):
 
 
 class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """EfficientNet-Lite0 in CLIP's place: matte, thumbnail, principal components, fully connected layers.
+    """EfficientNet-Lite0 in CLIP's place: matte, thumbnail, principal components.
 
     Args:
         image_size: side of the exemplar, pixels.
         feature_size: F, principal components kept of the thumbnail, and width of the condition.
-        width: of the fully connected layers' inside.
-        depth: how many pairs of them.
         latent_channels: C, of the latents.
     """
 
@@ -93,8 +91,6 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self,
         image_size: int = 128,
         feature_size: int = 1024,
-        width: int = 768,
-        depth: int = 1,
         latent_channels: int = 12,
     ) -> None:
         super().__init__()
@@ -105,18 +101,7 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.components = nn.Linear((latent_channels + PARTS**2) * LAYOUT_SIZE**2, feature_size)
         for part in (self.backbone, self.matte, self.latents, self.components):
             part.requires_grad_(False)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(feature_size), nn.Linear(feature_size, width), nn.GELU(), self.last(width))
-            for _ in range(depth)
-        )
         self.uncond_vector = nn.Parameter(torch.randn((1, 1, feature_size)))
-
-    def last(self, width: int) -> nn.Linear:
-        """The last layer of a block, which adds nothing at first."""
-        layer = nn.Linear(width, int(self.config.feature_size))
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
-        return layer
 
     @property
     def feature_size(self) -> int:
@@ -164,18 +149,8 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return cast(Tensor, self.components(self.thumbnail(pixel_values).flatten(1)))
 
     def decode(self, features: Tensor) -> Tensor:
-        """Decode the features by fully connected layers.
-
-        Args:
-            features: (B, F).
-
-        Returns:
-            The condition, (B, 1, F).
-        """
-        x = features
-        for block in self.blocks:
-            x = x + block(x)
-        return x[:, None]
+        """The features as a condition: (B, F) to (B, 1, F). The layers that decode it are the U-Net's."""
+        return features[:, None]
 
     def forward(self, pixel_values: Tensor, return_uncond_vector: bool = False) -> Any:
         """Encode exemplars.

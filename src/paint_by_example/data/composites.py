@@ -25,7 +25,8 @@ PATCHES = 16  # boxes taken from each background as objects of their own, so tha
 RECOLOURING, PATCHING, PICTURING, ITEMS = 1, 2, 3, 4  # random streams; epoch n of the items has stream ITEMS + n
 PATCH_SHARE = 0.12  # share of training items that are such patches
 CROWD_SHARE = 0.3  # of scenes with another object, of those with one that have one more, and so on
-AUGMENTATION = 0.5  # strength of the exemplar's, of the paper's: cut-outs fill their picture and would leave it
+AUGMENTATION = 0.25  # strength of the exemplar's, of the paper's: a small model learns sooner what looks alike
+WARP = 0.5  # strength of the objects' in scenes, for the same reason
 # An edit shows a square around the hole, which takes 57% of its side (`crops.context_crop`). So do the scenes:
 OBJECT_SHARE = (0.45, 0.62)  # longest side of the object as a share of the scene's
 OFF_CENTRE = 0.06  # how far its middle may lie from the scene's, as a share of the scene's side
@@ -222,7 +223,7 @@ class Composites:
         if exemplar >= len(self.objects) * VARIANTS:
             return patch_scene(rng, *self.patch(exemplar), self.size, self.light)
         background = self.crowd(rng, self.background(rng, self.size))
-        return object_scene(rng, self.cutout(exemplar), background, self.light)
+        return object_scene(rng, self.cutout(exemplar), background, self.light, WARP)
 
     def crowd(self, rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
         """Now and then other objects, near the edges, where the scene's own object may hide a part of them.
@@ -332,7 +333,9 @@ def resize_cutout(cutout: np.ndarray, size: Size) -> np.ndarray:
     return cv2.resize(premultiplied, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def object_scene(rng: np.random.Generator, cutout: np.ndarray, background: np.ndarray, light: bool = False) -> Scene:
+def object_scene(
+    rng: np.random.Generator, cutout: np.ndarray, background: np.ndarray, light: bool = False, warp: float = 1.0
+) -> Scene:
     """Paste an object: scaled, slightly turned and sheared, now and then with a soft shadow, under the scene's light.
 
     Args:
@@ -340,6 +343,7 @@ def object_scene(rng: np.random.Generator, cutout: np.ndarray, background: np.nd
         cutout: (h, w, 4) uint8.
         background: (S, S, 3) uint8.
         light: strong light, see `shade`.
+        warp: strength of turning, shearing and stretching.
 
     Returns:
         The scene, with the box of all that is visible of the object.
@@ -347,12 +351,12 @@ def object_scene(rng: np.random.Generator, cutout: np.ndarray, background: np.nd
     size = background.shape[0]
     height, width = cutout.shape[:2]
     longest = rng.uniform(*OBJECT_SHARE) * size
-    aspect = np.exp(rng.uniform(-0.15, 0.15))
+    aspect = np.exp(warp * rng.uniform(-0.15, 0.15))
     scale = longest / max(height / aspect, width * aspect)
     shrunk = (max(2, round(width * scale * aspect)), max(2, round(height * scale / aspect)))
     small = resize_cutout(cutout, shrunk)
     height, width = small.shape[:2]
-    angle, shear = np.deg2rad(rng.normal(0, 4)), rng.uniform(-0.05, 0.05)
+    angle, shear = warp * np.deg2rad(rng.normal(0, 4)), warp * rng.uniform(-0.05, 0.05)
     linear = np.array([[np.cos(angle), -np.sin(angle) + shear], [np.sin(angle), np.cos(angle)]])
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * (width / 2, height / 2) @ linear.T
     reach = np.abs(corners).max(0)
