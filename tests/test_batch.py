@@ -24,7 +24,9 @@ from paint_by_example.batching import SharedNetwork
 from paint_by_example.cli import main
 from paint_by_example.errors import DataError
 from paint_by_example.record import read_record
+from paint_by_example.structure import Structure
 from tests import tiny
+from tests.test_source_encoder import learned
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.test_batch"])
@@ -171,6 +173,40 @@ def test_rows_say_how_fast(tmp_path: Path) -> None:
         assert row.settings == {"preset": "fast", "backend": "torch", "guidance_interval": (0.2, 1.0)}
     assert alone == (3, "guidance_interval must be two numbers as in 0.2-1, got '0.2'")
     assert number == (4, "guidance_interval must be two numbers as in 0.2-1, got 0.5")
+
+
+def test_rows_keep_what_stood_there(tmp_path: Path) -> None:
+    learned(("structure", "context")).save_pretrained(tmp_path / "aware")
+    table, output = write_table(tmp_path / "rows", 1), tmp_path / "out"
+    lines = np.zeros((44, 60, 3), np.uint8)
+    lines[20, 10:40] = 255
+    Image.fromarray(lines).save(table.parent / "lines.png")
+    first = 'source-0.png,"4,6,22,20",exemplar-0.png,2,'
+    kept = ("edges,1.5,,,", "sketch=lines.png,,yes,,", ",,no,0.5,colour", ",,,,", "depth,,,,", ",,maybe,,")
+    head = "source,box,exemplar,steps,structure,structure_scale,context,source_exemplar,harmonise\n"
+    table.write_text(head + "".join(f"{first}{one}\n" for one in kept))
+    assert run_batch(BatchConfig(table, output, model=str(tmp_path / "aware"), device=("cpu",))).made == 4
+    pipeline = load_pipeline(tmp_path / "aware", device="cpu")
+    given: dict[str, Any] = {"exemplar": table.parent / "exemplar-0.png", "box": (4, 6, 22, 20), "steps": 2}
+    told: list[dict[str, Any]] = [
+        {"structure": "edges", "structure_scale": 1.5},
+        {"structure": Structure("sketch", table.parent / "lines.png"), "context": True},
+        {"source_exemplar": 0.5, "harmonise": "colour"},
+        {},
+    ]
+    made = manifest(output)
+    pictures = [np.asarray(Image.open(output / line["result"])) for line in made]
+    for picture, settings in zip(pictures, told, strict=True):
+        single = pipeline.edit(table.parent / "source-0.png", **given, **settings)
+        assert (picture == np.asarray(single.images[0])).all()
+    assert len({picture.tobytes() for picture in pictures}) == 4
+    assert read_record(output / made[1]["result"]).settings()["context"] is True
+    failed = [json.loads(line)["reason"] for line in (output / "failed.jsonl").read_text().splitlines()]
+    assert failed[0].startswith("unknown structure 'depth'")
+    assert failed[1] == "context must be yes or no, got 'maybe'"
+    lines[30, 10:40] = 255
+    Image.fromarray(lines).save(table.parent / "lines.png")  # another drawing is another row
+    assert run_batch(BatchConfig(table, output, model=str(tmp_path / "aware"), device=("cpu",))).made == 1
 
 
 def test_bad_rows_are_told_and_the_rest_goes_on(

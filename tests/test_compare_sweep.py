@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from paint_by_example.cli import main
+from paint_by_example.cli.sweep import Sweep, sweep_edit
 from paint_by_example.errors import DataError, UserError
 from paint_by_example.evaluation.benchmark import open_benchmark
 from paint_by_example.evaluation.compare import differences
@@ -17,9 +18,11 @@ from paint_by_example.evaluation.sheet import FONT, GAP, picture_sheet
 from paint_by_example.evaluation.sweep import Axis, cell_name, combinations, parse_axis, swept_method
 from paint_by_example.pipeline import load_pipeline
 from paint_by_example.presets import PRESETS
+from paint_by_example.structure import Structure
 from tests import tiny
 from tests.test_evaluation import cocoee
 from tests.test_evaluation_report import scores_of
+from tests.test_source_encoder import learned
 
 
 def flat(colour: tuple[int, int, int], size: tuple[int, int] = (10, 10)) -> np.ndarray:
@@ -82,12 +85,17 @@ def test_axes_are_read_and_combined() -> None:
         ("preset=magic", "unknown preset 'magic'"),
         ("backend=magic", "unknown backend 'magic'"),
         ("guidance_interval=0.2", "a value is no interval as in 0.2-1"),
+        ("context=perhaps", "a value is neither yes nor no"),
+        ("harmonise=magic", "unknown way to harmonise 'magic'"),
     ):
         with pytest.raises(UserError, match=problem):
             parse_axis(text)
     interval = parse_axis("guidance-interval=0-1,0.2-0.8")
     assert interval.values == ((0.0, 1.0), (0.2, 0.8))
     assert cell_name(combinations([interval])[1]) == "guidance_interval=0.2-0.8"
+    cells = combinations([parse_axis("context=no,yes"), parse_axis("harmonise=none,colour")])
+    assert cells[1] == {"context": False, "harmonise": "colour"}
+    assert [cell_name(cell) for cell in cells[1:3]] == ["context=no,harmonise=colour", "context=yes,harmonise=none"]
     with pytest.raises(UserError, match="one or two settings, each once; got steps, steps"):
         combinations([Axis("steps", (1,)), Axis("steps", (2,))])
 
@@ -133,3 +141,53 @@ def test_a_sweep_over_a_benchmark(tmp_path: Path, models: dict[str, Path], capsy
     assert not np.array_equal(draft, other)
     assert main([*command[:-1], "colour"]) == 1
     assert "colour was not measured" in capsys.readouterr().err
+
+
+def test_a_sweep_over_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline = learned(("structure", "context"))
+    pipeline.save_pretrained(tmp_path / "aware")
+    tiny.picture(48, 48).save(tmp_path / "room.png")
+    tiny.picture(30, 30, seed=1).save(tmp_path / "chair.png")
+    command = ["sweep", str(tmp_path / "room.png"), "--exemplar", str(tmp_path / "chair.png"), "--box", "8,8,40,40"]
+    command += ["--model", str(tmp_path / "aware"), "--device", "cpu", "--out", str(tmp_path / "sweep.png")]
+    vary = ["--vary", "structure_scale=0,1.5", "--vary", "guidance_scale=1,3"]
+    assert main([*command, *vary]) == 2
+    assert "structure_scale goes with --structure" in capsys.readouterr().err
+    assert main([*command, "--controlnet", "x"]) == 2
+    assert "--controlnet goes with --structure" in capsys.readouterr().err
+    cells = combinations([parse_axis(vary[1]), parse_axis(vary[3])])
+    made = sweep_edit(
+        Sweep(tmp_path / "room.png", exemplar=tmp_path / "chair.png", box="8,8,40,40"),
+        pipeline,
+        [cell | {"steps": 2} for cell in cells],
+        Structure("edges"),
+    )
+    expected = pipeline.edit(
+        tmp_path / "room.png",
+        exemplar=tmp_path / "chair.png",
+        box=(8, 8, 40, 40),
+        structure="edges",
+        structure_scale=1.5,
+        guidance_scale=3.0,
+        steps=2,
+    )
+    assert np.array_equal(made[3], np.asarray(expected.images[0]))
+    assert len({picture.tobytes() for picture in made}) == 4
+
+    # Over a benchmark, with the figures of what the same settings make of one picture.
+    benchmark = open_benchmark(cocoee(tmp_path / "b"))
+    item = benchmark[0]
+    given: dict[str, Any] = {"steps": 1, "structure_scale": 1.5, "context": True}
+    given |= {"source_exemplar": 0.5, "harmonise": "colour", "backend": "torch"}
+    (swept,) = swept_method(pipeline, given, Structure("edges"))([item], [4])
+    single = pipeline.edit(item.source, exemplar=item.exemplar, mask=item.mask, seed=4, structure="edges", **given)
+    assert np.abs(swept.astype(int) - np.asarray(single.images[0])).max() <= 1
+    (plain,) = swept_method(pipeline, {"steps": 1, "backend": "torch"})([item], [4])
+    assert not np.array_equal(swept, plain)
+    for settings, structure, problem in (
+        ({"context": True}, None, "neither structure nor context"),
+        ({}, Structure("edges"), "this model takes no structure"),
+        ({"source_exemplar": 2.0}, None, "source_exemplar must be between 0 and 1"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            swept_method(tiny.embedded_pipeline(), settings, structure)

@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import importlib
 import io
 import re
 import shlex
@@ -91,6 +92,15 @@ def test_commands_are_understood(document: Path) -> None:
             pytest.fail(f"pbe {name} {shlex.join(arguments)}: {error}")
     for name in re.findall(r"`pbe ([a-z]\w*)", text):
         assert name in COMMANDS, name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_python_blocks_import_what_is_there(document: Path) -> None:
+    for block in re.findall(r"^```python\n(.*?)^```", document.read_text(encoding="utf-8"), re.S | re.M):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("paint_by_example"):
+                home = importlib.import_module(str(node.module))
+                assert [alias.name for alias in node.names if not hasattr(home, alias.name)] == []
 
 
 @pytest.fixture(scope="module")

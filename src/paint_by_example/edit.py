@@ -168,6 +168,14 @@ class Editor(Painter):
         own = getattr(self, "source_encoder", None)
         return self.controlnet is not None or bool(own is not None and own.config["structure"])
 
+    def check_structure(self) -> None:
+        """Raise a `UserError` where nothing here can be told a structure."""
+        if not self.takes_structure:
+            raise UserError(
+                "this model takes no structure; load a ControlNet or T2I-Adapter beside it (--controlnet), or train it"
+                " (pbe train --add structure)"
+            )
+
     def structure_maps(
         self,
         source: Picture,
@@ -194,7 +202,7 @@ class Editor(Painter):
         canvases = self._canvases([selected for _, selected in _places(mask, box, picture.size)])
         return [PIL.Image.fromarray(drawn) for drawn in draw_structure(as_structure(structure), picture, canvases)]
 
-    def _structure_tensor(self, drawn: NDArray[np.uint8]) -> Tensor:
+    def structure_tensor(self, drawn: NDArray[np.uint8]) -> Tensor:
         """A map (S, S, 3) as `paint` takes it, [0, 1]: (1, 3, S, S) for a network of others, else (1, 1, S, S)."""
         x = torch.from_numpy(drawn.copy()).permute(2, 0, 1)[None].float() / 255
         return x if self.controlnet is not None else x.amax(1, keepdim=True)
@@ -304,11 +312,7 @@ class Editor(Painter):
         check_share("source_exemplar", source_exemplar)
         if structure is not None:
             structure = as_structure(structure)
-            if not self.takes_structure:
-                raise UserError(
-                    "this model takes no structure; load a ControlNet or T2I-Adapter beside it (--controlnet), or"
-                    " train it (pbe train --add structure)"
-                )
+            self.check_structure()
             backend = "torch"
         if context:
             self.check_context()
@@ -342,7 +346,7 @@ class Editor(Painter):
         original = np.asarray(picture.convert("RGB"))
         maps = [] if structure is None else draw_structure(structure, picture, canvases)
         for index, (canvas, condition) in enumerate(zip(canvases, _repeat(conditions, count), strict=True)):
-            drawn = self._structure_tensor(maps[index]) if maps else None
+            drawn = self.structure_tensor(maps[index]) if maps else None
             second = None
             if source_exemplar:
                 second = (self.encode_exemplar([PIL.Image.fromarray(canvas.hole(original))]), source_exemplar)

@@ -45,6 +45,18 @@ def parse_interval(value: Any) -> tuple[float, float]:
     return low, high
 
 
+def parse_switch(value: Any) -> bool:
+    """Read whether something is on: yes or no, true or false, 1 or 0.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    switches = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+    if str(value).lower() not in switches:
+        raise ValueError(value)
+    return switches[str(value).lower()]
+
+
 def find_preset(name: str | None) -> Preset:
     """The preset of a name; of None the one that changes nothing.
 

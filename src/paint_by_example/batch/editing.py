@@ -22,6 +22,7 @@ from ..errors import DataError, UserError
 from ..images import load_exemplar, load_image, save_image
 from ..pipeline import PaintByExamplePipeline
 from ..state import sync_folder
+from ..structure import Structure
 from .table import Row
 
 if TYPE_CHECKING:
@@ -127,7 +128,10 @@ class BatchEditor:
             source = self.pictures.get(("source", row.source), partial(load_image, row.source))
             exemplars = [self.pictures.get(("exemplar", one), partial(load_exemplar, one)) for one in row.exemplars]
             where: dict[str, Any] = {"mask": list(row.masks)} if row.masks else {"box": list(row.boxes)}
-            edited = self.pipeline.edit(source, exemplar=exemplars, **where, **row.settings)
+            settings = dict(row.settings)
+            if row.sketch is not None:
+                settings["structure"] = Structure("sketch", row.sketch)
+            edited = self.pipeline.edit(source, exemplar=exemplars, **where, **settings)
         except UserError as error:
             return {"row": row.number, "id": task.id, "reason": str(error)}
         paths = [[one] for one in row.exemplars] * (1 if len(row.exemplars) > 1 else len(row.where))

@@ -99,6 +99,7 @@ def _absolute(group: list[Task]) -> list[Task]:
                 source=resolved((task.row.source,))[0],
                 masks=resolved(task.row.masks),
                 exemplars=resolved(task.row.exemplars),
+                sketch=None if task.row.sketch is None else os.path.abspath(task.row.sketch),
             ),
         )
         for task in group

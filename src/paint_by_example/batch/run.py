@@ -93,7 +93,8 @@ def identify(rows: Sequence[Row | tuple[int, str]], fingerprint: str) -> tuple[l
             failed.append({"row": row[0], "id": None, "reason": row[1]})
             continue
         try:
-            pictures = [[content(path) for path in paths] for paths in ((row.source,), row.masks, row.exemplars)]
+            files = [(row.source,), row.masks, row.exemplars, *([] if row.sketch is None else [(row.sketch,)])]
+            pictures = [[content(path) for path in paths] for paths in files]
         except UserError as error:
             failed.append({"row": row.number, "id": None, "reason": str(error)})
             continue

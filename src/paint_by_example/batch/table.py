@@ -1,8 +1,8 @@
 """A table of edits, an edit a row: CSV, JSON lines or Parquet.
 
 Columns are ``source``, ``mask`` or ``box``, ``exemplar`` or ``library`` (with ``like`` and ``tag``), and every setting
-of `Editor.edit` under its own name. Paths are relative to the table's folder. Several masks, boxes, exemplars or tags
-are a list, or stand with ``;`` between them.
+of `Editor.edit` under its own name; ``structure`` may also be ``sketch=FILE``. Paths are relative to the table's
+folder. Several masks, boxes, exemplars or tags are a list, or stand with ``;`` between them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,18 @@ from ..crops import parse_box
 from ..edit import Editor
 from ..errors import DataError, UserError
 from ..images import Box
-from ..presets import parse_interval
+from ..presets import parse_interval, parse_switch
+from ..structure import parse_structure
 
 PICTURES = ("source", "mask", "box", "exemplar")
 QUERY = ("library", "like", "tag")
-KINDS: dict[str, Callable[[Any], Any]] = {"int": int, "float": float, "tuple[float, float]": parse_interval}
+KINDS: dict[str, Callable[[Any], Any]] = {
+    "int": int,
+    "float": float,
+    "bool": parse_switch,
+    "tuple[float, float]": parse_interval,
+}
+WANTED: dict[Callable[[Any], Any], str] = {parse_interval: "two numbers as in 0.2-1", parse_switch: "yes or no"}
 SETTINGS: dict[str, Callable[[Any], Any]] = {
     name: next((kind for word, kind in KINDS.items() if str(parameter.annotation).startswith(word)), str)
     for name, parameter in inspect.signature(Editor.edit).parameters.items()
@@ -57,6 +64,8 @@ class Row:
     """What `Editor.edit` is told beside the pictures."""
     query: Query | None = None
     """Finds the exemplar, where none is named."""
+    sketch: str | None = None
+    """Path of the drawing, where that is the structure."""
 
     @property
     def where(self) -> list[str | Box]:
@@ -150,8 +159,13 @@ def _row(number: int, values: Any, folder: Path) -> Row:
                 if kind is int and float(given[name]) != settings[name]:
                     raise ValueError
             except (ValueError, TypeError, OverflowError):
-                wanted = "two numbers as in 0.2-1" if kind is parse_interval else f"of type {kind.__name__}"
+                wanted = WANTED.get(kind) or f"of type {kind.__name__}"
                 raise DataError(f"{name} must be {wanted}, got {given[name]!r}") from None
+    drawing = None
+    if "structure" in settings:
+        structure = parse_structure(settings["structure"])
+        settings["structure"] = structure.kind
+        drawing = None if structure.sketch is None else str(folder / str(structure.sketch))
     located = (tuple(str(folder / str(path)) for path in paths) for paths in (sources, masks, exemplars))
     (source,), masked, shown = located
     query = None

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ..errors import ModelError, PictureError
-from ..imports import uncollected, without
 from .arguments import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ SETTINGS = (
     *("structure_scale", "context", "source_exemplar", "harmonise"),
 )
 SPEED = ("preset", "backend")
-EMBEDDED_WITHOUT = ("peft", "scipy")  # LoRA weights, and one kind of noise schedule
 PRESET_SETS = ("steps", "scheduler", "guidance_interval", "backend")
 
 
@@ -140,6 +138,9 @@ def edit(options: Edit) -> None:
 
     from tqdm import tqdm
 
+    from ..inputs import Blend
+    from ..pipeline import load_pipeline
+
     # What is not given is left to the pipeline, so that its defaults are declared in one place.
     settings = {"seed": 0} if record is None else record.settings()
     if options.preset is not None:  # what a recorded preset stood for gives way to another one
@@ -147,10 +148,6 @@ def edit(options: Edit) -> None:
     settings |= {name: value for name in (*SETTINGS, *SPEED) if (value := getattr(options, name)) is not None}
     settings = {name: value for name, value in settings.items() if value is not None}  # a recorded None too
     model = options.model or (None if record is None else record.model.path) or "embedded"
-    with uncollected(), without(*EMBEDDED_WITHOUT if model == "embedded" else ()):
-        from ..inputs import Blend
-        from ..pipeline import load_pipeline
-
     pipeline = load_pipeline(model, device=options.device)
     compat = options.compat or (None if record is None else record.compat)
     if compat is not None:

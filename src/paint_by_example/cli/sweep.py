@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..evaluation.sweep import Axis
     from ..pipeline import PaintByExamplePipeline
+    from ..structure import Structure
 
 PAPERS = ("guidance_scale=1,3,5",)
 """What the paper's figure about guidance shows."""
@@ -30,7 +31,8 @@ class Sweep:
     """Picture to edit; or --benchmark."""
     vary: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Setting and its values, name=value,value: guidance_scale (λ), steps, seed, scheduler, strength, eta,
-    guidance_rescale, guidance_interval (as in 0-1,0.2-1), feather, preset or backend. Once, or twice for rows and
+    guidance_rescale, guidance_interval (as in 0-1,0.2-1), feather, preset, backend, structure_scale (μ, with
+    --structure), context (no,yes), source_exemplar or harmonise (none,colour,poisson). Once, or twice for rows and
     columns; guidance_scale=1,3,5, as in the paper, if not given."""
     exemplar: Path | None = None
     """Picture of what to paint."""
@@ -38,6 +40,12 @@ class Sweep:
     """Picture of the source's size: white is repainted."""
     box: Annotated[str | None, tyro.conf.arg(metavar="L,T,R,B")] = None
     """Rectangle to repaint instead, pixels."""
+    structure: Annotated[str | None, tyro.conf.arg(metavar="KIND")] = None
+    """What of the source is to be kept, as for pbe edit: edges, soft-edges, pose, or sketch=FILE."""
+    controlnet: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """With --structure: ControlNet or T2I-Adapter that sees it, as for pbe edit."""
+    pose_models: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """With --structure pose: where mediapipe's wheel is, or the two networks out of it."""
     benchmark: Path | None = None
     """Edit this instead of SOURCE with every combination; running again goes on."""
     metric: str | None = None
@@ -76,21 +84,47 @@ def sweep(options: Sweep) -> None:
     elif given := [name for name, value in edits.items() if value is not None]:
         raise UsageError(f"{', '.join(given)} and --benchmark exclude each other")
 
+    structure = asked_structure(options, axes)
+
     from ..pipeline import load_pipeline
 
     pipeline = load_pipeline(options.model, device=options.device, local_files_only=options.offline)
+    if options.controlnet is not None:
+        pipeline.load_controlnet(options.controlnet)
     foot: list[str] = []
     if options.benchmark is None:
-        pictures = sweep_edit(options, pipeline, combinations(axes))
+        pictures = sweep_edit(options, pipeline, combinations(axes), structure)
         captions = [""] * len(pictures)
     else:
-        pictures, captions, foot = sweep_benchmark(options, pipeline, axes)
+        pictures, captions, foot = sweep_benchmark(options, pipeline, axes, structure)
     save_image(Image.fromarray(sweep_sheet(axes, pictures, captions, foot)), options.out)
     print(options.out)
 
 
+def asked_structure(options: Sweep, axes: list[Axis]) -> Structure | None:
+    """What is to be kept in all cells.
+
+    Raises:
+        UsageError: options do not go together.
+        UserError: there is no such structure.
+    """
+    from ..structure import parse_structure
+
+    if options.structure is not None:
+        structure = parse_structure(options.structure, options.pose_models)
+        if structure.kind == "sketch" and options.benchmark is not None:
+            raise UsageError("a sketch is of one picture; it and --benchmark exclude each other")
+        return structure
+    for name in ("controlnet", "pose_models"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} goes with --structure")
+    if any(axis.name == "structure_scale" for axis in axes):
+        raise UsageError("structure_scale goes with --structure")
+    return None
+
+
 def sweep_edit(
-    options: Sweep, pipeline: PaintByExamplePipeline, cells: list[dict[str, Any]]
+    options: Sweep, pipeline: PaintByExamplePipeline, cells: list[dict[str, Any]], structure: Structure | None
 ) -> list[NDArray[np.uint8]]:
     """The edit under each combination."""
     import numpy as np
@@ -100,15 +134,16 @@ def sweep_edit(
 
     assert options.source is not None
     assert options.exemplar is not None
-    where: dict[str, Any] = {"mask": options.mask} if options.box is None else {"box": parse_box(options.box)}
+    given: dict[str, Any] = {"mask": options.mask} if options.box is None else {"box": parse_box(options.box)}
+    given |= {"exemplar": options.exemplar, "structure": structure}
     return [
-        np.asarray(pipeline.edit(options.source, exemplar=options.exemplar, **where, **cell).images[0].convert("RGB"))
+        np.asarray(pipeline.edit(options.source, **given, **cell).images[0].convert("RGB"))
         for cell in tqdm(cells, desc="sweep", unit="edit")
     ]
 
 
 def sweep_benchmark(
-    options: Sweep, pipeline: PaintByExamplePipeline, axes: list[Axis]
+    options: Sweep, pipeline: PaintByExamplePipeline, axes: list[Axis], structure: Structure | None
 ) -> tuple[list[NDArray[np.uint8]], list[str], list[str]]:
     """The benchmark's first item under each combination, each one's figure, and what it is."""
     import numpy as np
@@ -125,10 +160,19 @@ def sweep_benchmark(
     benchmark, work, cells = open_benchmark(options.benchmark), options.out.with_suffix(""), combinations(axes)
     folders = {cell_name(cell): work / cell_name(cell) for cell in cells}
     made_with = {"model": options.model, "sha256": pipeline.fingerprint()}
+    if options.structure is not None:
+        made_with["structure"] = options.structure
+    if pipeline.controlnet is not None:
+        made_with["controlnet"] = pipeline.controlnet.fingerprint()
     for (name, folder), cell in zip(folders.items(), cells, strict=True):
         settings = made_with | {"sweep": name}
         run_method(
-            swept_method(pipeline, cell), benchmark, folder, settings, seed=cell.get("seed", 0), limit=options.limit
+            swept_method(pipeline, cell, structure),
+            benchmark,
+            folder,
+            settings,
+            seed=cell.get("seed", 0),
+            limit=options.limit,
         )
     how = Score(options.benchmark, spaces=options.spaces, limit=options.limit, offline=options.offline)
     settings_of = {name: read_settings(folder) for name, folder in folders.items()}

@@ -17,13 +17,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..crops import context_crop
-from ..edit import Canvas
+from ..edit import Canvas, draw_structure
 from ..errors import DataError
+from ..harmonise import HarmoniseName
 from ..images import save_image
 from ..inputs import check_seeds
 from ..painter import GUIDANCE_SCALE
 from ..pipeline import PaintByExamplePipeline, load_pipeline
 from ..sampling import SchedulerName, make_scheduler, seeded_generators
+from ..structure import Structure
 from .baselines import BASELINES
 from .benchmark import Benchmark, Item, Pixels
 
@@ -101,6 +103,7 @@ def paint(
     conditions: Tensor,
     seeds: Sequence[int],
     feather: int = 0,
+    harmonise: HarmoniseName | None = None,
     **settings: Any,
 ) -> list[Pixels]:
     """Paint items as one batch and paste the results back.
@@ -114,22 +117,31 @@ def paint(
         conditions: (n, 1, D), one each.
         seeds: one each.
         feather: see `Editor.edit`.
+        harmonise: see `Editor.edit`.
         settings: of `Painter.paint`.
 
     Returns:
         (H, W, 3) each; outside the mask the source, bit for bit.
     """
-    size = pipeline.image_size
-    canvases = []
-    for item in items:
-        whole = item.source.shape[:2] == (size, size)
-        canvases.append(Canvas(item.mask, (0, 0, size, size) if whole else context_crop(item.mask), size))
+    canvases = [canvas_of(item, pipeline.image_size) for item in items]
     pairs = [canvas.tensors(item.source) for canvas, item in zip(canvases, items, strict=True)]
     source, mask = (torch.cat(part) for part in zip(*pairs, strict=True))
     *_, last = pipeline.paint(source, mask, conditions, generators=seeded_generators(seeds), **settings)
     decoded = pipeline.decode_latent(last.z_t).detach().cpu()
     trios = zip(canvases, items, decoded, strict=True)
-    return [canvas.paste(item.source, x[None], feather) for canvas, item, x in trios]
+    return [canvas.paste(item.source, x[None], feather, harmonise) for canvas, item, x in trios]
+
+
+def canvas_of(item: Item, size: int) -> Canvas:
+    """The square of an item that is painted with a side of so many pixels."""
+    whole = item.source.shape[:2] == (size, size)
+    return Canvas(item.mask, (0, 0, size, size) if whole else context_crop(item.mask), size)
+
+
+def structure_map(pipeline: PaintByExamplePipeline, item: Item, structure: Structure) -> Tensor:
+    """What a model is told of the structure of an item's source, as `Painter.paint` takes it."""
+    (drawn,) = draw_structure(structure, Image.fromarray(item.source), [canvas_of(item, pipeline.image_size)])
+    return pipeline.structure_tensor(drawn)
 
 
 def baseline_method(name: str) -> Method:

@@ -7,15 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from PIL import Image
 
 from ..compiled import BACKENDS, choose_backend
 from ..errors import UserError
+from ..guidance import check_share
+from ..harmonise import check_harmonise
 from ..pipeline import PaintByExamplePipeline
-from ..presets import find_preset, parse_interval
+from ..presets import find_preset, parse_interval, parse_switch
 from ..sampling import SCHEDULERS, make_scheduler
+from ..structure import Structure
 from .benchmark import Item, Pixels
-from .editing import Method, paint
+from .editing import Method, canvas_of, paint, structure_map
 from .sheet import picture_sheet
 
 SETTINGS: dict[str, Callable[[str], Any]] = {
@@ -30,8 +34,14 @@ SETTINGS: dict[str, Callable[[str], Any]] = {
     "feather": int,
     "preset": str,
     "backend": str,
+    "structure_scale": float,
+    "context": parse_switch,
+    "source_exemplar": float,
+    "harmonise": str,
 }
 """What may be varied, and the kind of its values."""
+WRONG: dict[Callable[[str], Any], str] = {parse_interval: "no interval as in 0.2-1", parse_switch: "neither yes nor no"}
+"""What is said of a value that is not of a kind without a name."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +65,8 @@ def parse_axis(text: str) -> Axis:
     try:
         values = tuple(SETTINGS[name](value.strip()) for value in listed.split(","))
     except ValueError:
-        kind = "interval as in 0.2-1" if name == "guidance_interval" else SETTINGS[name].__name__
-        raise UserError(f"cannot vary {text!r}: a value is no {kind}") from None
+        wrong = WRONG.get(SETTINGS[name]) or f"no {SETTINGS[name].__name__}"
+        raise UserError(f"cannot vary {text!r}: a value is {wrong}") from None
     if len(set(values)) != len(values):
         raise UserError(f"cannot vary {text!r}: a value comes twice")
     if name == "scheduler" and (unknown := [value for value in values if value not in SCHEDULERS]):
@@ -66,6 +76,8 @@ def parse_axis(text: str) -> Axis:
     if name == "preset":
         for value in values:
             find_preset(value)
+    if name == "harmonise":
+        values = tuple(check_harmonise(None if value == "none" else value) for value in values)
     return Axis(name, values)
 
 
@@ -86,14 +98,20 @@ def cell_name(settings: dict[str, Any]) -> str:
     return ",".join(f"{name}={_text(value)}" for name, value in settings.items())
 
 
-def swept_method(pipeline: PaintByExamplePipeline, settings: dict[str, Any]) -> Method:
+def swept_method(
+    pipeline: PaintByExamplePipeline, settings: dict[str, Any], structure: Structure | None = None
+) -> Method:
     """The model under some settings, as a method; the seed is the run's.
 
     Args:
         pipeline: the model.
         settings: of `SETTINGS`; what is not among them is the model's own.
+        structure: what of the source is to be kept.
+
+    Raises:
+        UserError: the model cannot do it.
     """
-    own = ("seed", "scheduler", "steps", "preset", "backend")
+    own = ("seed", "scheduler", "steps", "preset", "backend", "source_exemplar")
     preset = pipeline.preset(settings.get("preset"))
     given: dict[str, Any] = {"guidance_interval": preset.guidance_interval}
     given |= {name: value for name, value in settings.items() if name not in own}
@@ -102,10 +120,25 @@ def swept_method(pipeline: PaintByExamplePipeline, settings: dict[str, Any]) -> 
     steps = settings.get("steps") or preset.steps or pipeline.default_steps(solver)
     backend = settings.get("backend") or choose_backend(preset.backends, pipeline.device)
     network = pipeline.network(backend)
+    if given.get("context"):
+        pipeline.check_context()
+    if structure is not None:
+        pipeline.check_structure()
+        given["control"] = pipeline.controlnet
+    share = settings.get("source_exemplar", 0.0)
+    check_share("source_exemplar", share)
 
     def method(items: Sequence[Item], seeds: Sequence[int]) -> list[Pixels]:
         conditions = pipeline.encode_exemplar([Image.fromarray(item.exemplar) for item in items])
-        return paint(pipeline, items, conditions, seeds, steps=steps, scheduler=solver, network=network, **given)
+        told: dict[str, Any] = {}
+        if structure is not None:
+            told["structure"] = torch.cat([structure_map(pipeline, item, structure) for item in items])
+        if share:
+            holes = [canvas_of(item, pipeline.image_size).hole(item.source) for item in items]
+            told["second"] = (pipeline.encode_exemplar([Image.fromarray(hole) for hole in holes]), share)
+        return paint(
+            pipeline, items, conditions, seeds, steps=steps, scheduler=solver, network=network, **given, **told
+        )
 
     return method
 
@@ -139,4 +172,6 @@ def sweep_sheet(
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return "-".join(map(_text, value))
+    if value is None or isinstance(value, bool):
+        return "yes" if value else "none" if value is None else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)

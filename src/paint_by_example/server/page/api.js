@@ -29,7 +29,7 @@ import { say } from "./words.js";
  * @property {Result[]} results
  */
 
-/** @typedef {{name: string, kind: "exemplar" | "erase" | "prompt" | "instruct", image_size: number | null, steps: number | null, scheduler: string | null, loaded: boolean}} Model */
+/** @typedef {{name: string, kind: "exemplar" | "erase" | "prompt" | "instruct", image_size: number | null, steps: number | null, scheduler: string | null, takes: string[] | null, loaded: boolean}} Model */
 
 /** What the server answered instead of doing it: one line. */
 export class Refused extends Error {

@@ -29,6 +29,11 @@
  * @property {number} strength
  * @property {number} rescale
  * @property {number} eta
+ * @property {string | null} structure what of the source is kept; null: nothing
+ * @property {number} structureScale μ
+ * @property {boolean} context regions look at their surroundings
+ * @property {number} sourceExemplar share of what stands in a region as a second exemplar
+ * @property {string | null} harmonise
  * @property {string} prompt
  * @property {string} negative
  */
@@ -36,6 +41,7 @@
 /**
  * @typedef {object} Doc
  * @property {Picture | null} source
+ * @property {Picture | null} sketch of what is kept, of the source's shape
  * @property {Exemplar[]} exemplars
  * @property {Region[]} regions
  * @property {string} active the region that is drawn into
@@ -63,6 +69,11 @@ export const DEFAULTS = {
   strength: 1,
   rescale: 0,
   eta: 0,
+  structure: null,
+  structureScale: 1,
+  context: false,
+  sourceExemplar: 0,
+  harmonise: null,
   prompt: "",
   negative: "",
 };
@@ -75,7 +86,8 @@ export function newId() {
 
 /** @returns {Doc} */
 export function emptyDoc() {
-  return { source: null, exemplars: [], regions: [], active: "", settings: { ...DEFAULTS, seed: randomSeed() } };
+  const settings = { ...DEFAULTS, seed: randomSeed() };
+  return { source: null, sketch: null, exemplars: [], regions: [], active: "", settings };
 }
 
 /** @returns {number} */

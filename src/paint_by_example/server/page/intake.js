@@ -5,7 +5,7 @@ import { activeRegion, newId } from "./doc.js";
 import { attempt, button, byId, chooseFile, make, openDialog, tell } from "./dom.js";
 import { addExemplar } from "./exemplars.js";
 import { capture, context2d, emptyMask } from "./mask.js";
-import { readPicture } from "./pictures.js";
+import { checkShape, readPicture } from "./pictures.js";
 import { PRESETS } from "./submission.js";
 import { say } from "./words.js";
 import { wholeExemplar } from "./exemplar.js";
@@ -54,7 +54,7 @@ export class Intake {
     const region = { id: newId(), mask: emptyMask(source.width, source.height), colour: 0 };
     const exemplars = activeRegion(doc)?.exemplars ?? [];
     const regions = [{ ...region, exemplars }];
-    this.editing.change("sourceOpened", { ...doc, source, regions, active: region.id });
+    this.editing.change("sourceOpened", { ...doc, source, sketch: null, regions, active: region.id });
   }
 
   /**
@@ -63,6 +63,18 @@ export class Intake {
    */
   async exemplar(blob, name) {
     addExemplar(this.editing, await this.#read(blob, name));
+  }
+
+  /**
+   * @param {Blob} blob a drawing of what is to be kept
+   * @param {string} name
+   */
+  async sketch(blob, name) {
+    const { doc } = this.editing;
+    if (!doc.source) throw new Error(say("needSource"));
+    const sketch = await this.#read(blob, name);
+    checkShape(sketch, doc.source, "sketchShape");
+    this.editing.change("sketchLoaded", { ...this.editing.doc, sketch });
   }
 
   /**
@@ -80,6 +92,11 @@ export class Intake {
     Object.assign(settings, { preset: preset ?? "custom", candidates: 1, rescale: record.guidance_rescale });
     settings.speed = record.preset ?? "none";
     settings.guidance = record.guidance_scale ?? before.guidance;
+    settings.structure = record.structure?.kind ?? record.structure ?? null;
+    settings.structureScale = record.structure?.scale ?? 1;
+    settings.context = record.context ?? false;
+    settings.sourceExemplar = record.source_exemplar ?? 0;
+    settings.harmonise = record.harmonise ?? null;
     const model = record.model?.path ?? record.model;
     const there = this.models.models.some((one) => one.name === model);
     if (there && this.models.switch) settings.model = model;
@@ -112,6 +129,7 @@ export class Intake {
     this.editing.change("exampleOpened", {
       ...doc,
       source,
+      sketch: null,
       exemplars: [...doc.exemplars, painted],
       regions: [region],
       active: region.id,
@@ -127,6 +145,11 @@ export class Intake {
   async chooseExemplar() {
     const file = await chooseFile();
     if (file) await this.exemplar(file, file.name);
+  }
+
+  async chooseSketch() {
+    const file = await chooseFile();
+    if (file) await this.sketch(file, file.name);
   }
 
   async chooseSettings() {

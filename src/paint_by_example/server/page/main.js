@@ -18,6 +18,7 @@ import { keepSession, lastSession } from "./session.js";
 import { SettingsPanel } from "./settings.js";
 import { showWhatIsShown } from "./showing.js";
 import { Stage } from "./stage.js";
+import { StructureMap } from "./structure.js";
 import { missing } from "./submission.js";
 import { openSweep } from "./sweep.js";
 import { followTheme } from "./theme.js";
@@ -38,7 +39,8 @@ async function begin() {
   const pointer = new Pointer(stage);
   const masks = new MaskActions(editing);
   const intake = new Intake(editing, masks, about.limits.pixels, models);
-  const settings = new SettingsPanel(editing, models, about.limits, about.schedulers, about.preset);
+  const map = new StructureMap(stage, () => settings.model);
+  const settings = new SettingsPanel(editing, models, about, map, () => attempt(() => intake.chooseSketch()));
   const runs = new Runs();
   const progress = new Progress(runs);
   const results = new Results(runs, stage);

@@ -60,6 +60,34 @@ export function drawn(picture, width, height) {
 }
 
 /**
+ * @param {CanvasImageSource} picture
+ * @param {number} width
+ * @param {number} height
+ * @returns {HTMLCanvasElement} without transparency
+ */
+export function onWhite(picture, width, height) {
+  const canvas = drawn(picture, width, height);
+  const context = context2d(canvas);
+  context.globalCompositeOperation = "destination-over";
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+/**
+ * Refuse a picture that cannot lie over the photograph.
+ *
+ * @param {Picture} picture
+ * @param {Picture} source
+ * @param {string} key of what is said
+ */
+export function checkShape(picture, source, key) {
+  if (Math.abs(picture.width / picture.height / (source.width / source.height) - 1) <= 0.02) return;
+  const [given, wanted] = [picture, source].map((one) => `${one.width}×${one.height}`);
+  throw new Error(say(key, { given, source: wanted }));
+}
+
+/**
  * @param {HTMLCanvasElement} canvas
  * @param {string} [type]
  * @returns {Promise<Blob>}

@@ -4,7 +4,7 @@ import { COLOURS, activeRegion, newId, withRegion } from "./doc.js";
 import { attempt, button, byId, chooseFile, make, tell } from "./dom.js";
 import { exemplarThumb } from "./exemplars.js";
 import { bounds, capture, context2d, emptyMask, isEmpty, whiteCanvas } from "./mask.js";
-import { canvasBlob, download, readPicture, stem } from "./pictures.js";
+import { canvasBlob, checkShape, download, readPicture, stem } from "./pictures.js";
 import { grown, inverted } from "./shape.js";
 import { exemplarsOf } from "./submission.js";
 import { say } from "./words.js";
@@ -58,10 +58,7 @@ export class MaskActions {
     if (!doc.source || !region) throw new Error(say("needSource"));
     const picture = await readPicture(blob, name);
     const { width, height } = region.mask;
-    if (Math.abs(picture.width / picture.height / (doc.source.width / doc.source.height) - 1) > 0.02) {
-      const sizes = [picture, doc.source].map((one) => `${one.width}×${one.height}`);
-      throw new Error(say("maskShape", { mask: sizes[0], source: sizes[1] }));
-    }
+    checkShape(picture, doc.source, "maskShape");
     const canvas = make("canvas", { width, height });
     const context = context2d(canvas, true);
     context.drawImage(picture.bitmap, 0, 0, width, height);

@@ -13,6 +13,7 @@ import { say } from "./words.js";
 /**
  * @typedef {object} Packed
  * @property {string | null} source
+ * @property {string | null} [sketch]
  * @property {{id: string, picture: string, turns: number, crop: any}[]} exemplars
  * @property {import("./doc.js").Region[]} regions
  * @property {string} active
@@ -53,6 +54,7 @@ export function packed(doc) {
   return {
     ...doc,
     source: doc.source && doc.source.id,
+    sketch: doc.sketch && doc.sketch.id,
     exemplars: doc.exemplars.map(({ id, picture, turns, crop }) => ({ id, picture: picture.id, turns, crop })),
   };
 }
@@ -66,6 +68,7 @@ export async function unpacked(plain) {
     ...plain,
     settings: { ...DEFAULTS, ...plain.settings },
     source: plain.source ? await pictureOf(plain.source) : null,
+    sketch: plain.sketch ? await pictureOf(plain.sketch) : null,
     exemplars: await Promise.all(
       plain.exemplars.map(async (exemplar) => ({ ...exemplar, picture: await pictureOf(exemplar.picture) })),
     ),
@@ -74,7 +77,7 @@ export async function unpacked(plain) {
 
 /** @param {Doc} doc */
 export async function keepPictures(doc) {
-  if (doc.source) await keepPicture(doc.source);
+  for (const picture of [doc.source, doc.sketch]) if (picture) await keepPicture(picture);
   for (const { picture } of doc.exemplars) await keepPicture(picture);
 }
 
@@ -120,7 +123,7 @@ export async function forgetPictures(needing) {
   const session = await take("session", CURRENT);
   const needed = new Set();
   for (const one of session ? [...needing, session] : needing) {
-    needed.add(one.source);
+    needed.add(one.source).add(one.sketch);
     for (const { picture } of one.exemplars) needed.add(picture);
   }
   for (const id of await ids("pictures")) if (!needed.has(id)) await drop("pictures", id);

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { randomSeed } from "./doc.js";
 import { button, byId, icon, make } from "./dom.js";
-import { PRESETS } from "./submission.js";
+import { PRESETS, takes } from "./submission.js";
 import { say } from "./words.js";
 
 /**
@@ -14,6 +14,14 @@ import { say } from "./words.js";
 
 /** @typedef {{current: string, switch: boolean, models: Model[]}} Models */
 /** @typedef {{candidates: number, steps: number, pixels: number}} Limits */
+/** @typedef {{limits: Limits, schedulers: string[], structures: string[], preset: string}} About */
+
+const STRUCTURES = /** @type {Record<string, string>} */ ({
+  edges: "structureEdges",
+  "soft-edges": "structureSoftEdges",
+  pose: "structurePose",
+  sketch: "structureSketch",
+});
 
 /**
  * @param {Models} models
@@ -31,22 +39,26 @@ export class SettingsPanel {
   /**
    * @param {Editing} editing
    * @param {Models} models
-   * @param {Limits} limits
-   * @param {string[]} schedulers
-   * @param {string} speed the server's preset
+   * @param {About} about
+   * @param {import("./structure.js").StructureMap} map
+   * @param {() => unknown} chooseSketch
    */
-  constructor(editing, models, limits, schedulers, speed) {
+  constructor(editing, models, about, map, chooseSketch) {
     this.editing = editing;
     this.models = models;
-    this.limits = limits;
-    this.schedulers = schedulers;
-    this.speed = speed;
+    this.limits = about.limits;
+    this.schedulers = about.schedulers;
+    this.structures = about.structures;
+    this.speed = about.preset;
+    this.map = map;
+    this.chooseSketch = chooseSketch;
     this.place = byId("settings");
     this.prompts = byId("prompts");
     /** @type {((settings: Settings, model: Model) => void)[]} */
     this.updates = [];
     this.build();
     editing.addEventListener("change", () => this.update());
+    map.addEventListener("change", () => this.update());
   }
 
   /** @returns {Model} */
@@ -68,22 +80,15 @@ export class SettingsPanel {
   /** Make all fields anew, in the present language. */
   build() {
     this.updates = [];
-    const open = this.place.querySelector("details")?.open ?? false;
-    const more = make(
-      "details",
-      { open },
-      make("summary", {}, say("more")),
-      make(
-        "div",
-        { className: "fields" },
-        this.#slider("strength", 0.05, 1, 0.05, (kind) => kind === "exemplar"),
-        this.#slider("rescale", 0, 1, 0.05, (kind) => kind === "exemplar"),
-        this.#scheduler(),
-        this.#slider("eta", 0, 1, 0.05, (kind, settings) => kind === "exemplar" && settings.scheduler === "ddim"),
-      ),
+    const more = this.#details(
+      "more",
+      this.#slider("strength", 0.05, 1, 0.05, ({ kind }) => kind === "exemplar"),
+      this.#slider("rescale", 0, 1, 0.05, ({ kind }) => kind === "exemplar"),
+      this.#scheduler(),
+      this.#slider("eta", 0, 1, 0.05, ({ kind }, settings) => kind === "exemplar" && settings.scheduler === "ddim"),
     );
     this.updates.push((_, { kind }) => (more.hidden = kind === "erase"));
-    const guidance = this.#slider("guidance", 0, 15, 0.5, (kind) => kind !== "erase");
+    const guidance = this.#slider("guidance", 0, 15, 0.5, ({ kind }) => kind !== "erase");
     this.updates.push(({}, { kind }) => {
       const label = /** @type {HTMLElement} */ (guidance.firstElementChild);
       label.textContent = say(kind === "exemplar" ? "guidance" : "guidanceWords");
@@ -91,12 +96,13 @@ export class SettingsPanel {
     this.place.replaceChildren(
       this.#model(),
       guidance,
-      this.#slider("candidates", 1, this.limits.candidates, 1, (kind) => kind !== "erase"),
+      this.#slider("candidates", 1, this.limits.candidates, 1, ({ kind }) => kind !== "erase"),
       this.#seed(),
       this.#speed(),
       this.#preset(),
       this.#steps(),
-      this.#slider("feather", 0, 60, 1, (kind) => kind === "exemplar"),
+      this.#slider("feather", 0, 60, 1, ({ kind }) => kind === "exemplar"),
+      this.#heed(),
       more,
     );
     this.prompts.replaceChildren(this.#text("prompt"), this.#text("negative"));
@@ -124,17 +130,99 @@ export class SettingsPanel {
   }
 
   /**
+   * Fields that are shown when they are asked for, and stay so when all are made anew.
+   *
+   * @param {string} key
+   * @param {...HTMLElement} fields
+   */
+  #details(key, ...fields) {
+    const id = `set-${key}`;
+    const open = /** @type {HTMLDetailsElement | null} */ (document.getElementById(id))?.open ?? false;
+    return make("details", { id, open }, make("summary", {}, say(key)), make("div", { className: "fields" }, ...fields));
+  }
+
+  /** What of the source an edit heeds, as far as the model can. */
+  #heed() {
+    /** @param {string} name @returns {(model: Model) => boolean} */
+    const taken = (name) => (model) => takes(model).includes(name);
+    const details = this.#details(
+      "heed",
+      this.#choice("structure", this.structures.map((kind) => [kind, STRUCTURES[kind]]), taken("structure")),
+      this.#sketch(),
+      this.#slider("structureScale", 0, 3, 0.1, (model, { structure }) => taken("structure")(model) && structure !== null),
+      this.#showMap(),
+      this.#context(),
+      this.#slider("sourceExemplar", 0, 1, 0.05, taken("source_exemplar")),
+      this.#choice("harmonise", [["colour", "harmoniseColour"], ["poisson", "harmonisePoisson"]], taken("harmonise")),
+    );
+    this.updates.push((_, model) => (details.hidden = !takes(model).length));
+    return details;
+  }
+
+  /**
+   * One of some things, or none.
+   *
+   * @param {"structure" | "harmonise"} key
+   * @param {string[][]} values each with its word
+   * @param {(model: Model) => boolean} fits
+   */
+  #choice(key, values, fits) {
+    const select = make("select", {});
+    select.append(make("option", { value: "" }, say("nothing")));
+    select.append(...values.map(([value, word]) => make("option", { value }, say(word))));
+    select.onchange = () => this.#set({ [key]: select.value || null });
+    const field = this.#field(key, select);
+    this.updates.push((settings, model) => {
+      field.hidden = !fits(model);
+      select.value = settings[key] ?? "";
+    });
+    return field;
+  }
+
+  #sketch() {
+    const choose = button(say("chooseSketch"), () => this.chooseSketch(), { className: "small line", id: "choose-sketch" });
+    const name = make("span", { className: "quiet", role: "status" });
+    const field = make("div", { className: "field" }, name, choose);
+    this.updates.push((settings, model) => {
+      field.hidden = settings.structure !== "sketch" || !takes(model).includes("structure");
+      name.textContent = this.editing.doc.sketch?.name ?? say("noSketch");
+    });
+    return field;
+  }
+
+  #showMap() {
+    const toggle = button(say("showMap"), () => this.map.show(!this.map.wanted), { className: "small line", id: "show-map" });
+    this.updates.push((settings, model) => {
+      toggle.hidden = settings.structure === null || !takes(model).includes("structure");
+      toggle.setAttribute("aria-pressed", String(this.map.wanted));
+    });
+    return toggle;
+  }
+
+  #context() {
+    const box = make("input", { type: "checkbox" });
+    box.onchange = () => this.#set({ context: box.checked });
+    const field = this.#field("context", box);
+    this.updates.push((settings, model) => {
+      field.hidden = !takes(model).includes("context");
+      box.checked = settings.context;
+    });
+    return field;
+  }
+
+  /**
    * A number and a slider for it.
    *
-   * @param {"guidance" | "candidates" | "feather" | "strength" | "rescale" | "eta"} key
+   * @param {"guidance" | "candidates" | "feather" | "strength" | "rescale" | "eta" | "structureScale" | "sourceExemplar"} key
    * @param {number} min
-   * @param {number} max of the slider; λ and soft edges may be beyond it
+   * @param {number} max of the slider; λ, μ and soft edges may be beyond it
    * @param {number} step
-   * @param {(kind: Model["kind"], settings: Settings) => boolean} fits
+   * @param {(model: Model, settings: Settings) => boolean} fits
    */
   #slider(key, min, max, step, fits) {
-    const [least, most] = key === "guidance" ? [-100, 100] : key === "feather" ? [0, 1000] : [min, max];
-    const number = make("input", { type: "number", min: least, max: most, step: key === "guidance" ? "any" : step });
+    const free = key === "guidance" || key === "structureScale";
+    const [least, most] = free ? [-100, 100] : key === "feather" ? [0, 1000] : [min, max];
+    const number = make("input", { type: "number", min: least, max: most, step: free ? "any" : step });
     const slider = make("input", { type: "range", min, max, step, tabIndex: -1, "aria-hidden": "true" });
     const set = (/** @type {HTMLInputElement} */ input) => {
       const value = Number(input.value);
@@ -144,8 +232,8 @@ export class SettingsPanel {
     number.onchange = () => set(number);
     slider.oninput = () => set(slider);
     const field = this.#field(key, number, slider);
-    this.updates.push((settings, { kind }) => {
-      field.hidden = !fits(kind, settings);
+    this.updates.push((settings, model) => {
+      field.hidden = !fits(model, settings);
       number.value = String(settings[key]);
       slider.value = String(settings[key]);
     });

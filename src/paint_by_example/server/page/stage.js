@@ -37,6 +37,8 @@ export class Stage extends EventTarget {
     this.masks = true;
     /** @type {HTMLCanvasElement | null} what an edit under way looks like, of the source's shape */
     this.preview = null;
+    /** @type {HTMLCanvasElement | null} the structure of what stands in the holes, of the source's shape */
+    this.map = null;
     /** @type {Outline | null} */
     this.outline = null;
     /** @type {{point: Point, size: number, cross: boolean} | null} */
@@ -198,6 +200,7 @@ export class Stage extends EventTarget {
       }
     } else if (source) {
       this.#placePicture(context, source);
+      if (this.map && !this.holding) this.#place(context, this.map, source);
       if (this.preview && !this.holding) this.#place(context, this.preview, source);
     }
   }
@@ -208,8 +211,9 @@ export class Stage extends EventTarget {
     if (!doc.source) return;
     if (this.shown && this.split !== null && !this.holding) this.#drawSplit(context, this.shown.result);
     if (!this.shown && this.masks && !this.holding && !this.preview) {
+      const seen = this.map ? 0.4 : 1; // of a mask, so that the map shows through
       for (const region of doc.regions) {
-        context.globalAlpha = region.id === doc.active ? 0.55 : 0.35;
+        context.globalAlpha = (region.id === doc.active ? 0.55 : 0.35) * seen;
         this.#place(context, this.layers.of(region).canvas, doc.source);
       }
       context.globalAlpha = 1;
