@@ -150,3 +150,19 @@ def test_saving_and_loading_changes_nothing(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(decode(again, z), decode(vae, z))
         assert not torch.equal(decode(vae, z), vae.inverse(z))
+
+
+def test_the_network_that_goes_over_the_result_adds_nothing_at_first_and_then_learns() -> None:
+    torch.manual_seed(0)
+    plain = PatchAutoencoder(patch_size=8, latent_channels=4, decoder_channels=8, decoder_blocks=1)
+    more = PatchAutoencoder(
+        patch_size=8, latent_channels=4, decoder_channels=8, decoder_blocks=1, refiner_channels=8, refiner_blocks=2
+    )
+    missing, unknown = more.load_state_dict(plain.state_dict(), strict=False)
+    assert unknown == []
+    assert all(name.startswith("refiner.") for name in missing)
+    z = torch.randn(2, 4, 3, 5)
+    assert torch.equal(decode(more, z), decode(plain, z))
+    decode(more, z).square().sum().backward()
+    last = cast(nn.Conv2d, more.refiner.added[-2])
+    assert cast(Tensor, last.weight.grad).abs().max() > 0

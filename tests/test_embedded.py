@@ -41,7 +41,7 @@ def test_held_out_list_follows_the_rule():
 def test_shapes(pipeline):
     assert pipeline.image_size == 128
     assert pipeline.latent_factor == 8
-    assert pipeline.image_encoder.uncond_vector.shape == (1, 1, 512)
+    assert pipeline.image_encoder.uncond_vector.shape == (1, 1, 1024)
     assert all(torch.isfinite(parameter).all() for parameter in pipeline.unet.parameters())
 
 

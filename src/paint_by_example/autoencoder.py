@@ -2,7 +2,8 @@
 
 Encoding is linear and exact: an 8x8 patch of the picture becomes its first principal components, scaled so that the
 coarse ones do not drown the fine ones. It needs no training beyond the components themselves. Decoding inverts it and
-adds what neighbouring patches tell about edges, by a convolutional network that works at latent resolution.
+adds what neighbouring patches tell about edges, by a convolutional network that works at latent resolution, and another
+that goes over the result.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
+
+REFINED = 4  # pixels to a place of the second network, per side
 
 
 class Exact:
@@ -46,6 +49,33 @@ class ResidualBlock(nn.Module):
         return x + cast(Tensor, self.conv2(nn.functional.silu(self.conv1(nn.functional.silu(x)))))
 
 
+class Refiner(nn.Module):
+    """Goes over a picture: what it adds is found at a quarter of the resolution.
+
+    Args:
+        channels: of its residual blocks.
+        blocks: how many.
+    """
+
+    def __init__(self, channels: int, blocks: int) -> None:
+        super().__init__()
+        last = nn.Conv2d(channels, 3 * REFINED**2, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(cast(Tensor, last.bias))
+        self.added = nn.Sequential(
+            nn.PixelUnshuffle(REFINED),
+            nn.Conv2d(3 * REFINED**2, channels, 3, padding=1),
+            *(ResidualBlock(channels) for _ in range(blocks)),
+            nn.SiLU(),
+            last,
+            nn.PixelShuffle(REFINED),
+        )
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """(B, 3, H, W) to the same."""
+        return picture + cast(Tensor, self.added(picture))
+
+
 class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Patches to principal components and back, with the interface of diffusers' `AutoencoderKL`.
 
@@ -54,6 +84,8 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         latent_channels: principal components kept.
         decoder_channels: width of the decoder's network.
         decoder_blocks: its residual blocks; 0 leaves the linear inverse alone.
+        refiner_channels: width of the network that goes over the result.
+        refiner_blocks: its residual blocks; 0 leaves it out.
         scaling_factor: 1, since the scale is part of the components.
     """
 
@@ -66,6 +98,8 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         latent_channels: int = 12,
         decoder_channels: int = 128,
         decoder_blocks: int = 3,
+        refiner_channels: int = 96,
+        refiner_blocks: int = 0,
         scaling_factor: float = 1.0,
     ) -> None:
         super().__init__()
@@ -82,6 +116,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         )
         nn.init.zeros_(cast(nn.Conv2d, self.detail[-2]).weight)
         nn.init.zeros_(cast(Tensor, cast(nn.Conv2d, self.detail[-2]).bias))
+        self.refiner = Refiner(refiner_channels, refiner_blocks) if refiner_blocks else nn.Identity()
 
     @torch.no_grad()
     def fit(self, patches: Tensor, whitening: float = 0.5) -> Tensor:
@@ -140,5 +175,5 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         Returns:
             ``.sample``, (B, 3, h P, w P), about [-1, 1].
         """
-        sample = self.inverse(z) + self.detail(z)
+        sample = self.refiner(self.inverse(z) + self.detail(z))
         return DecoderOutput(sample=sample) if return_dict else (sample,)

@@ -53,7 +53,7 @@ def build(data: Path, out: Path, seed: int = 0, decoder_steps: int = 1200, matte
         DataError: if the data are not there.
     """
     scenes = Composites(data, size=IMAGE_SIZE, seed=seed)
-    vae = fit_autoencoder(scenes, seed)
+    vae = fit_autoencoder(scenes, seed, refiner_blocks=4)
     train_decoder(vae, scenes, seed, decoder_steps)
     torch.manual_seed(seed)
     encoder = EmbeddedImageEncoder()
@@ -177,6 +177,7 @@ def fit_autoencoder(
     patch_size: int = PATCH_SIZE,
     latent_channels: int = LATENT_CHANNELS,
     decoder_blocks: int = 3,
+    refiner_blocks: int = 0,
 ) -> PatchAutoencoder:
     """Fit the principal components of patches; the decoder is still their linear inverse.
 
@@ -186,9 +187,10 @@ def fit_autoencoder(
         patch_size: see `PatchAutoencoder`.
         latent_channels: see there.
         decoder_blocks: see there.
+        refiner_blocks: see there.
     """
     torch.manual_seed(seed)
-    vae = PatchAutoencoder(patch_size, latent_channels, decoder_blocks=decoder_blocks)
+    vae = PatchAutoencoder(patch_size, latent_channels, decoder_blocks=decoder_blocks, refiner_blocks=refiner_blocks)
     side = vae.config.patch_size
     sample = next(source_batches(scenes, SAMPLES // 8))
     vae.fit(sample.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, side, side))
@@ -196,7 +198,7 @@ def fit_autoencoder(
 
 
 def train_decoder(vae: PatchAutoencoder, scenes: Composites, seed: int, steps: int) -> None:
-    """Train the decoder's network, which joins neighbouring patches. The latents stay what they are.
+    """Train the decoder's networks, which join neighbouring patches. The latents stay what they are.
 
     Args:
         vae: its components are fitted.
@@ -206,7 +208,8 @@ def train_decoder(vae: PatchAutoencoder, scenes: Composites, seed: int, steps: i
     """
     torch.manual_seed(seed)
     vae.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(vae.detail.parameters(), lr=1e-3, weight_decay=0.0)
+    learning = [*vae.detail.parameters(), *vae.refiner.parameters()]
+    optimizer = torch.optim.AdamW(learning, lr=1e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=max(steps, SHORTEST), pct_start=0.05)
     batches = source_batches(scenes, 32, first=SAMPLES)
     with tqdm(range(steps), desc="decoder", unit="batch", mininterval=5) as progress:

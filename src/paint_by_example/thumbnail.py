@@ -2,8 +2,8 @@
 
 A matte says which pixels are the object's. The object alone, on grey, is brought to the middle of a square and to its
 full size, however small and wherever it was, and shrunk to a thumbnail of the latents the U-Net works on. The
-thumbnail's principal components are the vector, and that alone goes further: the content bottleneck. The fully connected
-layers that decode it are in the U-Net (`layout.LayoutUNet`). None of this learns while the U-Net does.
+thumbnail's principal components are the vector, and that alone goes further: the content bottleneck. The layers that
+decode it are in the U-Net (`layout.LayoutUNet`). None of this learns while the U-Net does.
 """
 
 from __future__ import annotations
@@ -17,26 +17,13 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .autoencoder import PatchAutoencoder
+from .autoencoder import PatchAutoencoder, ResidualBlock
 from .compat import Fit
 from .efficientnet import MEAN, STAGES, STD, EfficientNetLite
 from .layout import CELL, LAYOUT_SIZE, PARTS
 
 SEEN = (0, 1, 2, 4)  # the backbone's stages that the matte is made of; those after the last are not kept
 MARGIN = 1.04  # side of the square around an object, as a share of the object's longest side
-
-
-class Residual(nn.Module):
-    """Two convolutions beside the identity."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) to the same."""
-        return x + cast(Tensor, self.second(F.silu(self.first(F.silu(x)))))
 
 
 class Matte(nn.Module):
@@ -52,7 +39,9 @@ class Matte(nn.Module):
         self.look = nn.ModuleList(
             nn.Conv2d(STAGES[stage].channels, c, 1) for stage, c in zip(SEEN, channels, strict=True)
         )
-        self.think = nn.ModuleList(nn.Sequential(*(Residual(c) for _ in range(1 + (c == width)))) for c in channels)
+        self.think = nn.ModuleList(
+            nn.Sequential(*(ResidualBlock(c) for _ in range(1 + (c == width)))) for c in channels
+        )
         self.widen = nn.ModuleList(nn.Conv2d(c, b, 1) for b, c in pairwise(channels))
         self.logit = nn.Conv2d(channels[0], 1, 3, padding=1)
 
