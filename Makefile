@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test test-slow oracle bench clean
+.PHONY: help install demo check test test-slow oracle bench fuzz chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,16 @@ bench: install ## the benchmarks that need no download and no GPU, one after ano
 	$(BIN)/python benchmarks/data.py --pictures 24
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/memory.py
+
+fuzz: install .venv/.fuzz ## malformed inputs to everything that takes some: SEED=0, SCALE=1 for 15,000 of them
+	$(BIN)/python -m tests.fuzz --seed $(or $(SEED),0) --scale $(or $(SCALE),1)
+
+.venv/.fuzz: requirements/fuzz.txt
+	$(BIN)/pip install --quiet -r requirements/fuzz.txt
+	@touch $@
+
+chaos: install ## kill -9, a full disk, folders that cannot be written, a clock that jumps
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "chaos and not gpu"
 
 clean: ## remove the environments, caches and the demo's pictures; data/ and runs-out/ stay
 	rm -rf .venv .venv-oracle build dist demo .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -22,43 +22,11 @@ from paint_by_example.training import train
 from tests import tiny
 
 
-@pytest.fixture(scope="module")
-def composites(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.composites_folder(tmp_path_factory.mktemp("data") / "composites")
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.box_index(tmp_path_factory.mktemp("data") / "boxes")
-
-
-@pytest.fixture(autouse=True)
-def small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held_out, "SAMPLES", 1)
-    monkeypatch.setattr(held_out, "SAMPLE_STEPS", 1)
-
-
 @pytest.fixture
-def config(composites: Path, models: dict[str, Path], tmp_path: Path) -> Callable[..., TrainConfig]:
-    def make(**given: Any) -> TrainConfig:
-        settings: dict[str, Any] = {
-            "data": composites,
-            "output": tmp_path / "run",
-            "init": str(models["embedded"]),
-            "add": "structure,context",
-            "steps": 3,
-            "batch_size": 2,
-            "learning_rate": 1e-2,
-            "warmup_steps": 0,
-            "ema_decay": 0.0,
-            "held_out_edits": 0,
-            "log_every": 1,
-            "workers": 0,
-            "device": "cpu",
-        }
-        return TrainConfig(**(settings | given))
-
-    return make
+def config(config: Callable[..., TrainConfig]) -> Callable[..., TrainConfig]:
+    """A short run that adds parts."""
+    settings = {"add": "structure,context", "learning_rate": 1e-2, "ema_decay": 0.0, "held_out_edits": 0}
+    return lambda **given: config(**(settings | given))
 
 
 def weights(pipeline: PaintByExamplePipeline, part: str) -> dict[str, torch.Tensor]:

@@ -252,6 +252,7 @@ def test_an_output_folder_is_for_one_process(whole: tuple[Path, Path], models: d
     assert run_batch(config(table, output, models)) == Outcome(kept=30)
 
 
+@pytest.mark.chaos
 def test_a_full_disk_ends_the_run_and_leaves_whole_files(
     models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,6 +331,7 @@ def start(given: BatchConfig) -> Any:
     return process
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize(("rows", "kills"), [(30, 2), pytest.param(1000, 5, marks=pytest.mark.slow)])
 def test_a_batch_killed_at_random_moments_is_the_batch_that_was_not(
     rows: int, kills: int, models: dict[str, Path], tmp_path: Path

@@ -306,12 +306,6 @@ def train_options(tmp_path: Path, models: dict[str, Path]) -> list[str]:
     return ["train", "--init", str(models["embedded"]), "--output", str(tmp_path / "run"), *fast.split()]
 
 
-@pytest.fixture
-def small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paint_by_example.held_out.SAMPLES", 2)
-    monkeypatch.setattr("paint_by_example.held_out.SAMPLE_STEPS", 1)
-
-
 def test_edit_really_paints_inside_the_mask_and_nowhere_else(
     folder: Path, family: str, models: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

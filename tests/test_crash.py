@@ -86,6 +86,7 @@ def values(folder: Path) -> list[tuple[int, float, float]]:
     return [(line["step"], line["loss"], line["learning_rate"]) for line in lines]
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_is_the_run_that_was_not(
     kills: int, models: dict[str, Path], tmp_path: Path

@@ -169,6 +169,7 @@ def add_slowly(library: Path, folder: Path) -> None:
     add_pictures(library, tiny.embedded_pipeline(), [folder])
 
 
+@pytest.mark.chaos
 def test_what_a_kill_leaves_is_whole(tmp_path: Path, painter: PaintByExamplePipeline) -> None:
     folder = pictures(tmp_path / "pictures", 60)
     add_pictures(tmp_path / "straight", painter, [folder])

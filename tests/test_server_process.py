@@ -136,6 +136,7 @@ def test_slow_clients_hold_nobody_up(server: ask.Process) -> None:
     assert ask.wait(server.client, name)["state"] == "done"
 
 
+@pytest.mark.chaos
 def test_a_kill_under_load_loses_nothing_finished(models: dict[str, Path], tmp_path: Path) -> None:
     """kill -9 with some edits done, one running and some waiting: after a start, each is found as it was left."""
     state = tmp_path / "state"

@@ -39,44 +39,6 @@ from paint_by_example.training import learning_rate_factor, train
 from tests import tiny
 
 
-@pytest.fixture(scope="module")
-def composites(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.composites_folder(tmp_path_factory.mktemp("data") / "composites")
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.box_index(tmp_path_factory.mktemp("data") / "boxes")
-
-
-@pytest.fixture(autouse=True)
-def small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held_out, "SAMPLES", 3)
-    monkeypatch.setattr(held_out, "SAMPLE_STEPS", 1)
-
-
-@pytest.fixture
-def config(composites: Path, models: dict[str, Path], tmp_path: Path) -> Callable[..., TrainConfig]:
-    """Settings of a short run of the tiny embedded model; what is given takes their place."""
-
-    def make(**given: Any) -> TrainConfig:
-        settings: dict[str, Any] = {
-            "data": composites,
-            "output": tmp_path / "run",
-            "init": str(models["embedded"]),
-            "steps": 3,
-            "batch_size": 2,
-            "learning_rate": 1e-3,
-            "warmup_steps": 0,
-            "log_every": 1,
-            "workers": 0,
-            "device": "cpu",
-        }
-        return TrainConfig(**(settings | given))
-
-    return make
-
-
 def loss_of(
     pipeline: PaintByExamplePipeline, batch: dict[str, Tensor], run: TrainConfig, generator: torch.Generator, unet: Any
 ) -> Tensor:
@@ -786,7 +748,8 @@ def test_a_folder_that_cannot_be_written(config: Callable[..., TrainConfig], tmp
 # What a run leaves
 
 
-def test_what_a_run_leaves(config: Callable[..., TrainConfig]) -> None:
+def test_what_a_run_leaves(config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paint_by_example.held_out.SAMPLES", 3)
     run = config(steps=4, sample_every=2, log_every=3, learning_rate=2e-3, warmup_steps=4)
     train(run)
     names = sorted(path.name for path in run.output.iterdir())

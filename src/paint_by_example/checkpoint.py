@@ -295,6 +295,8 @@ def read_weights(folder: Path, variant: str | None = None, use_safetensors: bool
                     return read_tensors(base)
                 if shards.is_file():
                     files = sorted(set(json.loads(shards.read_text(encoding="utf-8"))["weight_map"].values()))
+                    if outside := [file for file in files if Path(file).name != file]:
+                        raise ModelError(f"{shards} lists {outside[0]!r}, which is no file of this folder")
                     return {name: tensor for file in files for name, tensor in read_tensors(folder / file).items()}
     holds = ", ".join(sorted(file.name for file in folder.glob("*"))) or "nothing"
     raise ModelError(f"{folder} holds no weights ({stems[0]}.safetensors or the like), but {holds}")

@@ -13,11 +13,15 @@ from __future__ import annotations
 class UserError(Exception):
     """A problem the user can fix: what was wrong, what was found, what is expected, what to do.
 
-    The message is one line without a trailing full stop, so that a caller can put it behind a prefix.
+    The message is one line without a trailing full stop, so that a caller can put it behind a prefix. What a terminal
+    would obey instead of showing it, in a file's name say, is written as Python's escapes.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        shown = (
+            one if one.isprintable() else one.encode("unicode_escape").decode() for one in " ".join(message.split())
+        )
+        super().__init__("".join(shown))
 
 
 class PictureError(UserError):

@@ -178,7 +178,7 @@ class Record:
 
 def _relative(path: str, folder: Path) -> str:
     """A path relative to a folder; a name, such as a model's on the hub, as it is."""
-    if not Path(path).exists():
+    if not os.path.exists(path):  # False too for what is no path at all, which Path.exists raises over
         return path
     try:
         return Path(os.path.relpath(path, folder)).as_posix()
@@ -203,12 +203,12 @@ def read_record(path: str | os.PathLike[str]) -> Record:
         raise PictureError(f"cannot read how {path} was made: it says nothing of that; only PNG files from an edit do")
     try:
         record = _parse(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise PictureError(f"cannot read how {path} was made: its record is damaged ({error!r})") from error
 
     def located(name: str) -> str:
         place = Path(name) if os.path.isabs(name) else path.parent / name
-        return str(place) if name != "embedded" and place.exists() else name
+        return str(place) if name != "embedded" and os.path.exists(place) else name
 
     # What is missing keeps its relative path: for the message, and because a name on the hub looks like one.
     return record._with_paths(located)
@@ -317,7 +317,7 @@ def recorded_path(file: File, what: str, instead: str) -> str:
     """
     if file.path is None:
         raise PictureError(f"the {what} of the recorded edit was not a file; {instead}")
-    if not Path(file.path).exists():
+    if not os.path.exists(file.path):
         raise PictureError(f"the {what} {file.path} of the recorded edit is gone; {instead}")
     return file.path
 

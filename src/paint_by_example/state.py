@@ -13,6 +13,7 @@ up), the one before it is taken:
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -32,6 +33,7 @@ from .errors import DataError, UserError
 CHECKPOINTS = "checkpoints"
 LOGS = ("log.jsonl", "held_out.jsonl")
 OLD_CHECKPOINT = "checkpoint.pt"
+LOCK = ".lock"
 NEEDED = ("step", "parameters", "average", "average_updates", "optimizer")
 
 
@@ -156,20 +158,38 @@ def start_run(run: Path, settings: dict[str, Any], first: int) -> None:
         first: steps that are done.
 
     Raises:
+        DataError: if another process writes to the folder, or a log in it is damaged.
         UserError: if the folder cannot be written.
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
+        hold(run).close()
         for left in filter(Path.is_file, list(run.rglob("*.partial"))):
             left.unlink()
         text = json.dumps(settings, default=str, indent=2) + "\n"
         write_whole(run / "config.json", lambda file: file.write(text.encode()))
         for log in filter(Path.exists, (run / name for name in LOGS)):
-            lines = log.read_bytes().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith(b"}\n") and json.loads(line)["step"] <= first]
-            write_whole(log, partial(write_lines, kept))
+            kept = [line for line in read_lines(log) if isinstance(line.get("step"), int) and line["step"] <= first]
+            write_whole(log, partial(write_lines, [json.dumps(line).encode() + b"\n" for line in kept]))
     except OSError as error:
         raise UserError(f"cannot write the run's folder {run}: {error.strerror}") from error
+
+
+def hold(run: Path) -> IO[bytes]:
+    """Hold a run's folder as long as what is given is open; the system lets go of it with the process.
+
+    Processes that are forked, to load data, do not hold it: a run can go on at once after a kill.
+
+    Raises:
+        DataError: another process holds it.
+    """
+    lock = (run / LOCK).open("wb")
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise DataError(f"another process trains in {run}; wait for it, or name another folder") from error
+    return lock
 
 
 def write_lines(lines: list[bytes], file: IO[bytes]) -> None:
@@ -190,7 +210,8 @@ class Log:
 
     def __init__(self, run: Path | None, tensorboard: int | None = None) -> None:
         self.run = run
-        self.files: dict[str, IO[bytes]] = {}  # opened when there is something to write
+        # Opened when there is something to write, but for the lock.
+        self.files: dict[str, IO[bytes]] = {} if run is None else {LOCK: hold(run)}
         self.board: Any = None
         if run is not None and tensorboard is not None:
             try:
@@ -205,6 +226,8 @@ class Log:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.run is not None:
+            (self.run / LOCK).unlink(missing_ok=True)
         for file in self.files.values():
             file.close()
         if self.board is not None:
@@ -241,6 +264,17 @@ def read_log(run: Path, name: str) -> list[dict[str, Any]]:
         run: folder of the run.
         name: log or held_out.
     """
-    path = run / f"{name}.jsonl"
+    return read_lines(run / f"{name}.jsonl")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of JSON, one a line, without a last line that was being written; none where there is no file.
+
+    Raises:
+        DataError: if another line is none.
+    """
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith(b"}\n")]
+    try:
+        return [dict(json.loads(line)) for line in lines if line.endswith(b"}\n")]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({error}); put it away, another is begun") from error

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import DataError, UserError
 from ..pipeline import PaintByExamplePipeline, load_pipeline
-from ..state import write_lines, write_whole
+from ..state import read_lines, write_lines, write_whole
 from .editing import BatchEditor, Task, manifest_line
 from .on_ray import on_ray
 from .querying import answer
@@ -83,8 +83,8 @@ def identify(rows: Sequence[Row | tuple[int, str]], fingerprint: str) -> tuple[l
             try:
                 with open(path, "rb") as file:
                     hashes[path] = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise DataError(f"cannot read {path}: {error.strerror}") from error
+            except (OSError, ValueError) as error:  # ValueError: of a path with a zero byte
+                raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
         return hashes[path]
 
     tasks, failed = [], []
@@ -116,7 +116,7 @@ class Batch:
         progress: Callable[[int, int], object],
     ) -> None:
         self.config, self.pipeline, self.tasks, self.progress = config, pipeline, tasks, progress
-        self.seconds = {line["id"]: line["seconds"] for line in read_lines(config.output / "manifest.jsonl")}
+        self.seconds = {line.get("id"): line.get("seconds") for line in read_lines(config.output / "manifest.jsonl")}
         self.done = {task.id for task in tasks if (config.output / task.result).exists()}
         self.failed = failed
         self.outcome = Outcome(kept=sum(task.id in self.done for task in tasks))
@@ -196,9 +196,3 @@ def grouped(tasks: Sequence[Task], batch: int) -> list[list[Task]]:
         else:
             groups.append([task])
     return groups
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Lines of JSON, without one that was being written."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith(b"}\n")]

@@ -119,7 +119,7 @@ def _read_jsonl(path: Path) -> Iterator[Any]:
         for line in filter(str.strip, file):
             try:
                 values = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 values = f"it is no JSON: {error}"
             yield values if isinstance(values, dict | str) else "it is no JSON object"
 

@@ -12,6 +12,7 @@ import tyro
 
 from ..errors import ModelError, PictureError
 from .arguments import UsageError
+from .imports import EMBEDDED_WITHOUT, quick_imports
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -138,9 +139,6 @@ def edit(options: Edit) -> None:
 
     from tqdm import tqdm
 
-    from ..inputs import Blend
-    from ..pipeline import load_pipeline
-
     # What is not given is left to the pipeline, so that its defaults are declared in one place.
     settings = {"seed": 0} if record is None else record.settings()
     if options.preset is not None:  # what a recorded preset stood for gives way to another one
@@ -148,6 +146,10 @@ def edit(options: Edit) -> None:
     settings |= {name: value for name in (*SETTINGS, *SPEED) if (value := getattr(options, name)) is not None}
     settings = {name: value for name, value in settings.items() if value is not None}  # a recorded None too
     model = options.model or (None if record is None else record.model.path) or "embedded"
+    with quick_imports(EMBEDDED_WITHOUT if model == "embedded" else ()):
+        from ..inputs import Blend
+        from ..pipeline import load_pipeline
+
     pipeline = load_pipeline(model, device=options.device)
     compat = options.compat or (None if record is None else record.compat)
     if compat is not None:
@@ -232,7 +234,6 @@ def structure_settings(options: Edit, pipeline: Any, record: Record | None = Non
 def show_structure(options: Edit, where: list[Any]) -> None:
     """Write what would be told, print its path."""
     from .. import images
-    from ..pipeline import load_pipeline
     from ..structure import parse_structure
 
     if options.structure is None:
@@ -240,6 +241,9 @@ def show_structure(options: Edit, where: list[Any]) -> None:
     assert options.source is not None
     assert options.show_structure is not None
     structure = parse_structure(options.structure, options.pose_models)
+    with quick_imports():
+        from ..pipeline import load_pipeline
+
     pipeline = load_pipeline(options.model or "embedded", device=options.device)
     place = {"mask": one_or_all(where)} if options.mask else {"box": one_or_all(where)}
     maps = pipeline.structure_maps(options.source, structure, **place)

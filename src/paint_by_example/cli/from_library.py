@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError
 from .arguments import UsageError
 from .edit import SETTINGS, SPEED, Edit, check_writable, structure_settings
+from .imports import quick_imports
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,9 +31,11 @@ def edit_from_library(options: Edit) -> None:
 
     from .. import images
     from ..crops import box_mask, parse_box
-    from ..library import Hole, find_exemplars, open_library, open_search
-    from ..library.ranking import rank
-    from ..pipeline import load_pipeline
+
+    with quick_imports():
+        from ..library import Hole, find_exemplars, open_library, open_search
+        from ..library.ranking import rank
+        from ..pipeline import load_pipeline
 
     assert options.exemplar_from is not None
     source = images.load_image(options.source)

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from .imports import quick_imports
+
 
 @dataclass(frozen=True)
 class Info:
@@ -23,7 +25,8 @@ class Info:
 
 def info(options: Info) -> None:
     """Describe a model."""
-    from ..pipeline import describe
+    with quick_imports():
+        from ..pipeline import describe
 
     description = describe(options.model)
     if options.json:

@@ -272,7 +272,7 @@ def read_line(text: str, number: int, path: Path) -> Line:
 
     try:
         entry = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise wrong(f"this is no JSON ({error})") from None
     if not isinstance(entry, dict) or not isinstance(entry.get("picture"), str):
         raise wrong("there is no picture")

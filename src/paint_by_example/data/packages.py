@@ -165,11 +165,15 @@ def read_entries(folder: Path) -> list[Entry]:
     path = folder / LISTING
     if not path.exists():
         raise DataError(f"no {LISTING} in {folder}: build it with `pbe prepare composites`")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             entries.append(Entry(**json.loads(line)))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             problem = f"{path}, line {number} is no entry: {error}"
             raise DataError(f"{problem}; remove the folder and run `pbe prepare composites` again") from None
     return entries

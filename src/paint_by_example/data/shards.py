@@ -209,7 +209,7 @@ class ShardDataset(PictureExamples):
                 places = np.insert(places, 0, len(self.shards), axis=1)
                 runs += [places[start : start + RUN] for start in range(0, len(places), RUN)]
                 self.shards.append(str(entry["shard"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DataError(f"{table} is no list of shards ({error!r}); write it with pbe prepare shards") from None
         if not runs:
             raise DataError(f"{table} lists no example; write it with pbe prepare shards")

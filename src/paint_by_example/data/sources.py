@@ -261,7 +261,7 @@ def read_coco(annotations: Path, pictures: Path, groups: bool = False) -> Iterat
         ]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {annotations}: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         problem = f"{type(error).__name__}: {error}"
         raise DataError(f"{annotations} is not in COCO's layout of instances ({problem})") from error
     for name, width, height, number in entries:

@@ -170,7 +170,7 @@ class DreamEditBench:
                     left, top, right, bottom = (int(side) for side in entry["bbox"])
                     text = entry.get("target_prompt") or entry.get("source_prompt")
                     self.entries.append((subject, Path(entry["image"]).stem, (left, top, right, bottom), text))
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
                 raise DataError(f"cannot use {listing}: {error!r}; it must list image and bbox of each item") from error
         if not self.entries:
             raise DataError(f"{folder} is no DreamEditBench folder: there is no <subject>/bg/content.json in it")

@@ -68,7 +68,7 @@ def read_instances(annotations: Path, pictures: Path) -> tuple[list[Instance], d
                 instances.append(Instance(int(entry["id"]), path, size, box, int(entry["category_id"])))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {annotations}: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         problem = f"{type(error).__name__}: {error}"
         raise DataError(f"{annotations} is not in COCO's layout of instances ({problem})") from error
     return sorted(instances, key=lambda one: one.number), names

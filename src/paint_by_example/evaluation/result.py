@@ -182,7 +182,7 @@ def read_scores(path: str | os.PathLike[str]) -> list[Scores]:
         return [_parse(one) for one in content["scores"]]
     except OSError as error:
         raise UserError(f"cannot read the scores {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"cannot read the scores {path}: {error!r}; pbe evaluate writes them") from error
 
 

@@ -83,17 +83,28 @@ def write_index(
     except Exception as error:  # of usearch's own
         raise DataError(f"cannot write {beside}: {error}; make room and run the same command again") from error
     beside.replace(library.folder / INDEX)
-    library.note_index(ids_hash(ids), centre)
+    library.note_index(ids_hash(ids), centre, (library.folder / INDEX).stat().st_size)
 
 
 def open_index(library: Library, ids: NDArray[np.int64]) -> tuple[Index, NDArray[np.float64]] | None:
-    """The index of just these pictures and their centre, (F,); None if there is none, or it is of others."""
-    noted = library.noted_index()
-    if noted is None or noted[0] != ids_hash(ids) or not (library.folder / INDEX).exists():
+    """The index of just these pictures and their centre, (F,); None if there is none, or it is of others.
+
+    A file of another length than was noted is none: usearch would read beyond its end. Whether its bytes are those that
+    were written is not looked at, because that takes reading all of it.
+    """
+    noted, path = library.noted_index(), library.folder / INDEX
+    if noted is None or noted[0] != ids_hash(ids) or not path.exists():
+        return None
+    _, centre, size = noted
+    if (
+        centre.shape != (library.encoder.size,)
+        or not np.isfinite(centre).all()
+        or size not in (None, path.stat().st_size)
+    ):
         return None
     try:
-        return Index(library.folder / INDEX, library.encoder.size), noted[1]
-    except ImportError:  # an exact search needs nothing
+        return Index(path, library.encoder.size), centre
+    except (ImportError, RuntimeError):  # not installed, or the file is damaged: an exact search needs neither
         return None
 
 

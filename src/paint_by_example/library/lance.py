@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, UserError
 from .encoder import Encoder
 from .searching import LUMINANCE, TINY, Found, Hole, Search
 from .store import SCHEMA, VERSION, Entry, Library
@@ -112,7 +112,9 @@ class LanceLibrary(Library):
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError, RuntimeError, ValueError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # of a damaged file LanceDB raises whatever it stumbles over, its own panics too
             reason = str(error).strip().partition("\n")[0]
             raise DataError(f"cannot use the library {self.place}: {reason}") from error
 

@@ -83,11 +83,7 @@ class Search:
     def __init__(self, library: Library, indexed: bool = True) -> None:
         self.library = library
         self.matrix = library.features()
-        found = library.rows.execute(
-            "select id, width, height, aspect, red, green, blue from pictures"
-            " where id in (select picture from files) order by id"
-        ).fetchall()
-        table = np.array(found, np.float64).reshape(-1, 7)
+        table = library.shown()
         self.ids = table[:, 0].astype(np.int64)
         self.sides, self.luminances = table[:, 1:3].max(1), table[:, 4:] @ LUMINANCE
         self.shapes = np.log(table[:, 3])
@@ -155,7 +151,9 @@ class Search:
     def indexed(self, features: NDArray[np.floating], count: int) -> NDArray[np.int64]:
         """Places in `ids` of what the index finds, more than ``count`` and in no order."""
         assert self.index is not None
-        return np.searchsorted(self.ids, np.sort(self.index.nearest(self.direction(features), count)))
+        found = np.sort(self.index.nearest(self.direction(features), count))
+        rows = np.minimum(np.searchsorted(self.ids, found), len(self.ids) - 1)
+        return np.asarray(rows[self.ids[rows] == found])  # a damaged file may name pictures that there are not
 
     def direction(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
         """Features less the centre, of length 1, (F,)."""

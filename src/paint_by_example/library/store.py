@@ -91,17 +91,19 @@ class Library:
             if encoder is None:
                 raise DataError(f"there is no library in {folder}; make one with pbe library add")
             self._make(encoder)
-        with self._errors():
+        with self._reading():
             # By one thread at a time, but not always the same one: a server's.
             self.rows = sqlite3.connect(folder / DATABASE, timeout=30, check_same_thread=False)
             self.rows.execute("pragma synchronous = full")
             found = dict(self.rows.execute("select key, value from library"))
-        if found["version"] != VERSION:
-            raise DataError(f"the library {folder} is of another version; make it anew with pbe library add")
-        self._read(found, encoder)
+            if found["version"] != VERSION:
+                raise DataError(f"the library {folder} is of another version; make it anew with pbe library add")
+            self._read(found, encoder)
 
     def _read(self, found: Mapping[str, Any], encoder: Encoder | None) -> None:
         """Take over what the library says of its encoders."""
+        if not isinstance(found["size"], int) or found["size"] < 1:
+            raise ValueError(f"features of {found['size']} numbers")
         self.encoder = Encoder(*(found[name] for name in ("encoder", "size", "model", "compat")))
         self.text: Encoder | None = None
         if "text_encoder" in found:
@@ -184,6 +186,17 @@ class Library:
             raise DataError(f"cannot use the library {self.place}: {reason}") from error
 
     @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Says of a database that holds what nobody wrote there that it is damaged."""
+        with self._errors():
+            try:
+                yield
+            except (TypeError, ValueError, LookupError, OverflowError) as error:
+                raise DataError(
+                    f"the library {self.place} is damaged ({error}); make it anew with pbe library add"
+                ) from error
+
+    @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
         with self._errors(), (self.folder / LOCK).open("w") as lock:
             try:
@@ -210,8 +223,11 @@ class Library:
     @property
     def count(self) -> int:
         """Rows of the matrix, those of removed pictures among them."""
-        with self._errors():
-            return int(self.rows.execute("select value from library where key = 'count'").fetchone()[0])
+        with self._reading():
+            count = int(self.rows.execute("select value from library where key = 'count'").fetchone()[0])
+            if count < 0:
+                raise ValueError(f"{count} pictures")
+            return count
 
     def version(self) -> int:
         """A number that is another one once another process has changed the library."""
@@ -252,38 +268,62 @@ class Library:
             raise DataError(f"{path} is cut short; make the library anew with pbe library add")
         return np.memmap(path, np.float32, "r", shape=(count, self.text.size))
 
-    def noted_index(self) -> tuple[str, NDArray[np.float64]] | None:
-        """Which pictures the index is of, and their centre, (F,)."""
-        with self._errors():
+    def noted_index(self) -> tuple[str, NDArray[np.float64], int | None] | None:
+        """Which pictures the index is of, their centre, (F,), and the bytes of its file, which older ones lack."""
+        with self._reading():
             found = dict(self.rows.execute("select key, value from library where key like 'index_%'"))
-        return (found["index_of"], np.frombuffer(found["index_centre"], "<f8")) if found else None
+            if not found:
+                return None
+            return found["index_of"], np.frombuffer(found["index_centre"], "<f8"), found.get("index_bytes")
+
+    def shown(self) -> NDArray[np.float64]:
+        """Id, width, height, aspect, red, green, blue of the pictures that are in some file, by id, (n, 7)."""
+        with self._reading():
+            found = self.rows.execute(
+                "select id, width, height, aspect, red, green, blue from pictures"
+                " where id in (select picture from files) order by id"
+            ).fetchall()
+            table = np.array(found, np.float64).reshape(-1, 7)
+            if not (np.isfinite(table).all() and (table[:, 3] > 0).all() and (table[:, 0] >= 0).all()):
+                raise ValueError("a picture's numbers make no sense")
+            if len(table) and table[-1, 0] >= self.count:
+                raise ValueError(f"picture {table[-1, 0]:.0f} has no features")
+            return table
 
     def entries(self, ids: Iterable[int] | None = None) -> Iterator[Entry]:
         """Pictures, all in the order they came in, or some in the order asked for; those that are gone are left out."""
-        numbers = [one for (one,) in self.rows.execute("select id from pictures order by id")] if ids is None else ids
+        with self._reading():
+            every = "select id from pictures order by id"
+            numbers = [one for (one,) in self.rows.execute(every)] if ids is None else ids
         for number in numbers:
-            row = self.rows.execute("select * from pictures where id = ?", (int(number),)).fetchone()
+            if (entry := self._entry(int(number))) is not None:
+                yield entry
+
+    def _entry(self, number: int) -> Entry | None:
+        with self._reading():
+            row = self.rows.execute("select * from pictures where id = ?", (number,)).fetchone()
             if row is None:
-                continue
+                return None
             number, sha256, width, height, aspect, red, green, blue, licence = row
             paths = self.rows.execute("select path from files where picture = ? order by path", (number,))
             tags = self.rows.execute("select tag from tags where picture = ? order by tag", (number,))
-            yield Entry(
+            return Entry(
                 number,
-                sha256,
-                width,
-                height,
-                aspect,
-                (red, green, blue),
-                licence,
-                tuple(path for (path,) in paths),
-                tuple(tag for (tag,) in tags),
+                str(sha256),
+                int(width),
+                int(height),
+                float(aspect),
+                (float(red), float(green), float(blue)),
+                None if licence is None else str(licence),
+                tuple(str(path) for (path,) in paths),
+                tuple(str(tag) for (tag,) in tags),
             )
 
     def thumbnail(self, number: int) -> bytes | None:
         """A picture in small, WebP; None where there is none of this number."""
-        row = self.rows.execute("select webp from thumbnails where picture = ?", (number,)).fetchone()
-        return None if row is None else bytes(row[0])
+        with self._reading():
+            row = self.rows.execute("select webp from thumbnails where picture = ?", (number,)).fetchone()
+            return None if row is None or not isinstance(row[0], bytes) else row[0]
 
     def exemplar(self, entry: Entry) -> Encoded:
         """A picture to edit with, which is not encoded again.
@@ -302,17 +342,20 @@ class Library:
 
     def broken(self) -> list[tuple[str, str]]:
         """Files that could not be used: path and reason."""
-        return list(self.rows.execute("select path, reason from broken order by path"))
+        with self._reading():
+            return list(self.rows.execute("select path, reason from broken order by path"))
 
     def tags(self) -> list[str]:
         """All tags, those of the most pictures first."""
-        found = self.rows.execute("select tag from tags group by tag order by count(*) desc, tag")
-        return [tag for (tag,) in found]
+        with self._reading():
+            found = self.rows.execute("select tag from tags group by tag order by count(*) desc, tag")
+            return [str(tag) for (tag,) in found]
 
     def tagged(self, tags: Sequence[str]) -> set[int]:
         """Numbers of the pictures that have all of the tags."""
-        sets = [{one for (one,) in self.rows.execute("select picture from tags where tag = ?", (t,))} for t in tags]
-        return set.intersection(*sets)
+        having = "select picture from tags where tag = ?"
+        with self._reading():
+            return set.intersection(*({int(one) for (one,) in self.rows.execute(having, (tag,))} for tag in tags))
 
     # --- changes, within `writing` ------------------------------------------------------------------------------------
 
@@ -379,9 +422,9 @@ class Library:
                 file.write(row.astype("<f4").tobytes())
             os.fsync(file.fileno())
 
-    def note_index(self, pictures: str, centre: NDArray[np.float64]) -> None:
-        """Note of which pictures the index is, and their centre."""
-        values = {"index_of": pictures, "index_centre": centre.astype("<f8").tobytes()}
+    def note_index(self, pictures: str, centre: NDArray[np.float64], size: int) -> None:
+        """Note of which pictures the index is, their centre, and the bytes of its file."""
+        values = {"index_of": pictures, "index_centre": centre.astype("<f8").tobytes(), "index_bytes": size}
         with self._errors():
             self.rows.executemany("insert or replace into library values (?, ?)", values.items())
         self.commit()

@@ -125,7 +125,7 @@ class Access:
         if self.token is None and _name(host) not in self.hosts:
             raise Refused(400, "host", f"this server does not go by the name of {host!r}; use 127.0.0.1")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _place(origin) != host:
             raise Refused(403, "origin", "a page of another site may not ask here")
         site = headers.get("sec-fetch-site", "same-origin")
         if site not in ("same-origin", "none") and scope["path"] != "/":
@@ -210,6 +210,14 @@ def _is_trustworthy(scope: Scope) -> bool:
     """Whether browsers take what was asked for as coming from where it says (W3C, Secure Contexts, 3.1)."""
     hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
     return scope["scheme"] == "https" or (bool(hosts) and _name(hosts[0]) in LOOPBACK)
+
+
+def _place(origin: str) -> str | None:
+    """Host and port of an Origin header; None where it is no address."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _name(host: str) -> str:

@@ -39,6 +39,7 @@ async function begin() {
   const pointer = new Pointer(stage);
   const masks = new MaskActions(editing);
   const intake = new Intake(editing, masks, about.limits.pixels, models);
+  /** @type {StructureMap} */
   const map = new StructureMap(stage, () => settings.model);
   const settings = new SettingsPanel(editing, models, about, map, () => attempt(() => intake.chooseSketch()));
   const runs = new Runs();

@@ -195,6 +195,7 @@ export class SettingsPanel {
     this.updates.push((settings, model) => {
       toggle.hidden = settings.structure === null || !takes(model).includes("structure");
       toggle.setAttribute("aria-pressed", String(this.map.wanted));
+      toggle.textContent = say(this.map.busy ? "drawingMap" : "showMap");
     });
     return toggle;
   }

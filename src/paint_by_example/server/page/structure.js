@@ -13,7 +13,7 @@ import { marked, pictures, takes } from "./submission.js";
 
 const PAUSE_MS = 300;
 
-/** Keeps the map on the stage like the document, for as long as it is wanted. Sends "change" when that changes. */
+/** Keeps the map on the stage like the document. Sends "change" when it is wanted or not, or on its way. */
 export class StructureMap extends EventTarget {
   /**
    * @param {import("./stage.js").Stage} stage
@@ -24,6 +24,7 @@ export class StructureMap extends EventTarget {
     this.stage = stage;
     this.model = model;
     this.wanted = false;
+    this.busy = false;
     /** What the map is of. @type {unknown[]} */
     this.of = [];
     this.timer = 0;
@@ -33,8 +34,8 @@ export class StructureMap extends EventTarget {
   /** @param {boolean} wanted */
   show(wanted) {
     this.wanted = wanted;
-    this.dispatchEvent(new Event("change"));
     this.update(0);
+    this.dispatchEvent(new Event("change"));
   }
 
   /** @param {number} [pause] ms */
@@ -45,8 +46,7 @@ export class StructureMap extends EventTarget {
     if (of.length === this.of.length && of.every((one, at) => one === this.of[at])) return;
     this.of = of;
     clearTimeout(this.timer);
-    this.stage.map = null;
-    this.stage.draw();
+    this.#lay(null, of.length > 0);
     if (of.length) this.timer = setTimeout(() => attempt(() => this.#draw(doc, model, of)), pause);
   }
 
@@ -69,8 +69,19 @@ export class StructureMap extends EventTarget {
     const map = new Preview(doc);
     for (const { region, box, picture } of answer.maps) await map.paint({ step: 0, region, box, pictures: [picture] });
     if (of !== this.of) return; // something else is wanted by now
-    this.stage.map = map.canvas;
+    this.#lay(map.canvas, false);
+  }
+
+  /**
+   * @param {HTMLCanvasElement | null} map
+   * @param {boolean} busy another one is on its way
+   */
+  #lay(map, busy) {
+    this.stage.map = map;
     this.stage.draw();
+    if (busy === this.busy) return;
+    this.busy = busy;
+    this.dispatchEvent(new Event("change"));
   }
 }
 

@@ -99,6 +99,7 @@ export default {
   chooseSketch: "Choose a drawing",
   noSketch: "No drawing yet",
   showMap: "Show it on the photograph",
+  drawingMap: "Drawing it",
   context: "Look at the surroundings",
   sourceExemplar: "What stood there as exemplar",
   harmonise: "Fit afterwards",

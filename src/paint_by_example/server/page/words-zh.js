@@ -99,6 +99,7 @@ export default {
   chooseSketch: "选择草图",
   noSketch: "还没有草图",
   showMap: "在照片上显示",
+  drawingMap: "正在绘制",
   context: "参考周围",
   sourceExemplar: "原有内容作为范例",
   harmonise: "事后调和",
