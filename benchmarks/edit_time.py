@@ -1,6 +1,7 @@
 """How long an edit takes with the embedded model: warm, in a running program, and cold, as a command.
 
     python benchmarks/edit_time.py [--json]
+    python benchmarks/edit_time.py --beside ../older/src    # the command of another checkout too, in turns
 
 Beside them, measured in the same run: the bare evaluations of the U-Net that the edit asks for, so that what the rest
 costs can be seen, and the machine's speed in a float32 matrix product, so that two machines can be compared.
@@ -9,6 +10,8 @@ costs can be seen, and the machine's speed in a float32 matrix product, so that 
 from __future__ import annotations
 
 import json
+import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -25,6 +28,8 @@ from skimage import data
 
 from paint_by_example import load_pipeline
 
+BOX = (200, 60, 440, 300)
+
 
 @dataclass
 class Options:
@@ -34,6 +39,8 @@ class Options:
     """Model to time."""
     repeats: int = 5
     """Runs of each; medians are printed."""
+    beside: Path | None = None
+    """The src folder of another checkout: only the command is timed, of both, in turns."""
     json: bool = False
     """Print one JSON object."""
 
@@ -49,13 +56,45 @@ def median(run: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
+def command_in(folder: Path, model: str) -> list[str]:
+    """The edit as a command, with its pictures in a folder."""
+    Image.fromarray(data.coffee()).save(folder / "source.png")
+    Image.fromarray(data.chelsea()).save(folder / "exemplar.png")
+    command = [sys.executable, "-m", "paint_by_example", "edit", f"{folder / 'source.png'}"]
+    command += ["--exemplar", f"{folder / 'exemplar.png'}", "--box", ",".join(map(str, BOX))]
+    return [*command, "--output", f"{folder / 'out.png'}", "--model", model]
+
+
+def both(options: Options, other: Path) -> dict[str, float]:
+    """Seconds of the command here and of another checkout, on the clock and of the processor: medians, and ratios."""
+    here = Path(__file__).parents[1] / "src"
+    seconds: dict[Path, list[tuple[float, float]]] = {here: [], other: []}
+    with tempfile.TemporaryDirectory() as folder:
+        command = command_in(Path(folder), options.model)
+        for turn in range(options.repeats + 1):  # the first is not counted
+            for place in (here, other) if turn % 2 else (other, here):
+                used, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+                environment = os.environ | {"PYTHONPATH": f"{place.resolve()}"}
+                subprocess.run(command, check=True, capture_output=True, env=environment)
+                end, now = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+                processor = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
+                seconds[place].append((end - start, processor))
+    figures: dict[str, float] = {}
+    for index, name in enumerate(("clock", "processor")):
+        mine, theirs = ([pair[index] for pair in seconds[place][1:]] for place in (here, other))
+        figures[f"{name}_here"] = round(statistics.median(mine), 2)
+        figures[f"{name}_beside"] = round(statistics.median(theirs), 2)
+        figures[f"{name}_ratio"] = round(statistics.median(a / b for a, b in zip(mine, theirs, strict=True)), 3)
+    return figures
+
+
 def measure(options: Options) -> dict[str, float]:
     """All figures, seconds unless named otherwise."""
     a = torch.randn(2048, 2048)
     product = median(lambda: a @ a, 10)
 
     pipeline = load_pipeline(options.model)
-    source, exemplar, box = data.coffee(), Image.fromarray(data.chelsea()), (200, 60, 440, 300)
+    source, exemplar, box = data.coffee(), Image.fromarray(data.chelsea()), BOX
     steps = pipeline.edit(source, exemplar=exemplar, box=box).steps
     warm = median(lambda: pipeline.edit(source, exemplar=exemplar, box=box), options.repeats)
 
@@ -66,11 +105,7 @@ def measure(options: Options) -> dict[str, float]:
         evaluation = median(lambda: pipeline.unet(x, 500, condition), options.repeats * 4)
 
     with tempfile.TemporaryDirectory() as folder:
-        Image.fromarray(source).save(f"{folder}/source.png")
-        exemplar.save(f"{folder}/exemplar.png")
-        pbe = Path(sys.executable).with_name("pbe")
-        command = [str(pbe), "edit", f"{folder}/source.png", "--exemplar", f"{folder}/exemplar.png"]
-        command += ["--box", ",".join(map(str, box)), "--output", f"{folder}/out.png", "--model", options.model]
+        command = command_in(Path(folder), options.model)
         cold = median(lambda: subprocess.run(command, check=True, capture_output=True), max(2, options.repeats // 2))
     return {
         "warm": round(warm, 3),
@@ -85,7 +120,7 @@ def measure(options: Options) -> dict[str, float]:
 
 if __name__ == "__main__":
     given = tyro.cli(Options)
-    figures = measure(given)
+    figures = measure(given) if given.beside is None else both(given, given.beside)
     if given.json:
         print(json.dumps(figures))
     else:

@@ -24,7 +24,7 @@ from paint_by_example.server.store import Store, new_id
 from paint_by_example.state import Log, hold, load_checkpoint, save_checkpoint, start_run
 from tests import tiny
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.test_chaos"])
@@ -83,7 +83,7 @@ def state_of(step: int) -> dict[str, Any]:
 
 def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, state_of(1), keep=2)
-    with full_disk(100), pytest.raises((OSError, RuntimeError)):
+    with full_disk(100), pytest.raises(DataError, match="make room and run the same command again"):
         save_checkpoint(tmp_path, state_of(2), keep=2)
     found = load_checkpoint(tmp_path)
     assert found is not None
@@ -125,13 +125,12 @@ def unwritable(tmp_path: Path) -> Path:
     return tmp_path / "unwritable"
 
 
-@pytest.mark.parametrize("kind", ["picture", "model", "file", "library", "run"])
+@pytest.mark.parametrize("kind", ["picture", "model", "library", "run"])
 def test_a_folder_that_cannot_be_written_is_named(kind: str, unwritable: Path, models: dict[str, Path]) -> None:
     painter = tiny.embedded_pipeline()
     actions: dict[str, Callable[[], object]] = {
         "picture": lambda: save_image(tiny.picture(4, 4), unwritable / "out.png"),
         "model": lambda: conversion.convert(models["clip"], unwritable / "model"),
-        "file": lambda: conversion.convert(models["clip"], unwritable / "model.safetensors"),
         "library": lambda: add_pictures(unwritable / "library", painter, [Path(__file__)]),
         "run": lambda: start_run(unwritable / "run", {}, 0),
     }
@@ -150,7 +149,7 @@ def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
     ready, ends = PROCESSES.Event(), PROCESSES.Event()
     process = PROCESSES.Process(target=holds, args=(tmp_path, ready, ends))
     process.start()
-    assert ready.wait(120)
+    assert ready.wait(300)
     with pytest.raises(DataError, match="another process trains in"):
         start_run(tmp_path, {}, 0)
     process.kill()  # with it goes its hold
@@ -162,7 +161,7 @@ def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
 def test_a_clock_that_jumps_back_removes_no_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path, 3600)
     place = store.place(new_id())
-    place.mkdir()
+    place.mkdir(parents=True)
     (place / "edit.json").write_text("{}")
     now = time.time()
     for jump, removed in ((-10 * 365 * 86400, 0), (0, 0), (7200, 1)):

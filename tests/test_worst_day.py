@@ -130,7 +130,7 @@ def library(whole: Path, tmp_path: Path) -> Path:
         "delete from library where key = 'version'",
         "update pictures set width = 'x'",
         "update pictures set aspect = 0",
-        "update pictures set id = id + 1000",
+        "update library set value = 2 where key = 'count'",
         "drop table pictures",
         "drop table tags",
     ],

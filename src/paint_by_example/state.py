@@ -98,10 +98,18 @@ def save_checkpoint(run: Path, state: dict[str, Any], keep: int) -> None:
         run: folder of the run.
         state: with the keys `NEEDED`.
         keep: how many stay, at least 1.
+
+    Raises:
+        DataError: if it cannot be written; those before it stay.
     """
     folder = run / CHECKPOINTS
-    folder.mkdir(exist_ok=True)
-    write_whole(folder / f"step-{state['step']:07d}.pt", lambda file: torch.save(state, file))
+    path = folder / f"step-{state['step']:07d}.pt"
+    try:
+        folder.mkdir(exist_ok=True)
+        write_whole(path, lambda file: torch.save(state, file))
+    except (OSError, RuntimeError) as error:  # torch's own is a RuntimeError
+        reason = f"{getattr(error, 'strerror', None) or error}".partition("\n")[0]
+        raise DataError(f"cannot write {path}: {reason}; make room and run the same command again") from error
     for old in sorted(folder.glob("step-*.pt"))[:-keep]:
         old.unlink()
 

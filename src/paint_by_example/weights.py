@@ -211,13 +211,15 @@ def written_beside(path: Path, overwrite: bool = False) -> Iterator[Path]:
         raise ModelError(f"{path} is there already; give another place, or --overwrite")
     if not path.absolute().parent.is_dir():
         raise ModelError(f"cannot write {path}: there is no folder {path.parent}; make it first")
-    beside = path.absolute().with_name(f".{path.absolute().name}.part")
+    beside, old = (path.absolute().with_name(f".{path.absolute().name}.{suffix}") for suffix in ("part", "old"))
     _remove(beside)  # of an earlier attempt that was killed
     try:
         yield beside
-        if path.is_dir() or beside.is_dir():
-            _remove(path)
+        if path.is_dir() or (beside.is_dir() and path.exists()):  # a folder cannot be renamed onto another
+            _remove(old)
+            path.rename(old)
         beside.replace(path)  # of a file, at once: whoever reads sees the old one or the new one
+        _remove(old)
     except OSError as error:
         raise ModelError(f"cannot write {path}: {error.strerror or error}") from error
     finally:

@@ -173,7 +173,7 @@ def _row(number: int, values: Any, folder: Path) -> Row:
         asked = next((str(folder / str(path)) for path in like), None)
         library = str(libraries[0])
         query = Query(library if "://" in library else str(folder / library), asked, tuple(map(str, tags)))
-    return Row(number, source, masked, tuple(boxes), shown, settings, query)
+    return Row(number, source, masked, tuple(boxes), shown, settings, query, drawing)
 
 
 def _several(value: Any) -> list[Any]:
