@@ -187,7 +187,7 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         back.bias.copy_(mean)
         channels = self.latents.out_channels
         nothing = torch.zeros_like(thumbnails[:1])
-        nothing[:, :channels] = self.latents.bias[:, None, None]
+        nothing[:, :channels] = cast(Tensor, self.latents.bias)[:, None, None]
         nothing[:, channels:] = -1
         self.uncond_vector.copy_(self.components(nothing.flatten(1))[None])
         return back
