@@ -70,7 +70,7 @@ def test_index_names_this_package_where_it_owns_the_class(models: dict[str, Path
     assert released["_class_name"] == embedded["_class_name"] == "PaintByExamplePipeline"
     assert released["image_encoder"] == ["paint_by_example", "PaintByExampleImageEncoder"]
     assert released["vae"] == ["diffusers", "AutoencoderKL"]
-    assert embedded["image_encoder"] == ["paint_by_example", "EmbeddedImageEncoder"]
+    assert embedded["image_encoder"] == ["paint_by_example", "PooledImageEncoder"]
     assert embedded["vae"] == ["paint_by_example", "PatchAutoencoder"]
     assert embedded["unet"] == ["diffusers", "UNet2DConditionModel"]
 
