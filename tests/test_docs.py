@@ -28,7 +28,8 @@ OF_OTHERS = {
     for names in (
         "config ckpt image_path mask_path reference_path outdir plms ddim_steps ddim_eta scale skip_grid",  # authors'
         "nproc-per-node nnodes node-rank master-addr master-port",  # torchrun
-        "no-deps python-version only-binary head address",  # pip, ray
+        "no-deps python-version only-binary head address python summary",  # pip, ray, pip-licenses
+        "version",  # of pbe itself
         "noEmit allowJs checkJs strict target module moduleResolution",  # tsc
     )
     for name in names.split()
