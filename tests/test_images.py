@@ -313,7 +313,7 @@ def test_unusable_files(tmp_path):
     ]:
         message = refusal(path, "mask")
         assert "the mask " in message
-        assert str(path) in message
+        assert str(path).replace("\0", r"\x00") in message
         assert found in message
 
 

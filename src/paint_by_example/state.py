@@ -22,7 +22,7 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -218,17 +218,19 @@ class Log:
 
     def __init__(self, run: Path | None, tensorboard: int | None = None) -> None:
         self.run = run
-        # Opened when there is something to write, but for the lock.
-        self.files: dict[str, IO[bytes]] = {} if run is None else {LOCK: hold(run)}
-        self.board: Any = None
+        writer: Any = None
         if run is not None and tensorboard is not None:
             try:
-                from torch.utils.tensorboard import SummaryWriter
+                from torch.utils.tensorboard import SummaryWriter as writer
             except ImportError as error:
                 raise UserError(
                     "tensorboard needs the package of that name; install it, or paint-by-example[tensorboard]"
                 ) from error
-            self.board = SummaryWriter(str(run / "tensorboard"), purge_step=tensorboard + 1)
+        # Opened when there is something to write, but for the lock.
+        self.files: dict[str, IO[bytes]] = {} if run is None else {LOCK: hold(run)}
+        self.board: Any = None
+        if writer is not None:
+            self.board = writer(str(cast(Path, run) / "tensorboard"), purge_step=cast(int, tensorboard) + 1)
 
     def __enter__(self) -> Log:
         return self
