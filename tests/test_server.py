@@ -57,6 +57,12 @@ def clip(models: dict[str, Path]) -> PaintByExamplePipeline:
     return load_pipeline(models["clip"], "cpu")
 
 
+def test_what_is_not_there_is_named_in_printable_letters(client: TestClient) -> None:
+    answer = client.get("/api/edits/%1B%5B2J%E2%80%AEgnp")
+    assert answer.status_code == 404
+    assert answer.json()["error"] == r"there is no edit \x1b[2J\u202egnp: it may have expired"
+
+
 def made(client: TestClient, files: list[tuple[str, Any]]) -> dict[str, Any]:
     answer = client.post("/api/edits", files=files)
     assert answer.status_code == 202, answer.text

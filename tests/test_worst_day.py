@@ -50,6 +50,32 @@ def test_documents_nested_too_deep_are_refused_everywhere(tmp_path: Path) -> Non
     assert (number, reason.partition(":")[0]) == (1, "it is no JSON")
 
 
+@pytest.mark.parametrize(
+    ("number", "edge"), [([1], "1"), ({}, "1"), (1, "9" * 400)], ids=["a list", "an object", "an edge without end"]
+)
+def test_numbers_that_are_none_in_coco_s_layout(number: Any, edge: str, tmp_path: Path) -> None:
+    box = {"image_id": 1, "bbox": [0, 0, 10, json.loads(edge)]}
+    picture = {"id": number, "file_name": "a.png", "width": 60, "height": 50}
+    (tmp_path / "coco.json").write_text(json.dumps({"annotations": [box], "images": [picture]}))
+    with pytest.raises(DataError, match="not in COCO's layout"):
+        list(read_coco(tmp_path / "coco.json", tmp_path))
+
+
+def test_a_name_too_long_to_ask_for_is_not_there(tmp_path: Path) -> None:
+    box = {"image_id": 1, "bbox": [0, 0, 10, 10]}
+    picture = {"id": 1, "file_name": "9" * 5000, "width": 60, "height": 50}
+    (tmp_path / "coco.json").write_text(json.dumps({"annotations": [box], "images": [picture]}))
+    (found,) = read_coco(tmp_path / "coco.json", tmp_path)
+    assert found.picture.name == "9" * 5000
+
+
+def test_an_edge_without_end_is_refused_in_an_index(tmp_path: Path) -> None:
+    line = json.dumps({"picture": "a.png", "boxes": [[0, 0, 10, 10**400]]})
+    (tmp_path / "index.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError, match="not a box of four numbers"):
+        read_index(tmp_path / "index.jsonl")
+
+
 def test_a_list_of_cut_outs_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "composites.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="cannot read"):

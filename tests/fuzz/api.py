@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -156,6 +157,7 @@ class Schema:
     def attempt(self, rng: Random, folder: Path) -> int:
         modes = list(GenerationMode)
         operation, mode = rng.choice(self.operations), rng.choice(modes)
+        set_hypothesis_home_dir(folder)
         sent = 0
 
         @seed(rng.getrandbits(32))

@@ -150,11 +150,12 @@ def work(
         except Exception:
             said.write(traceback.format_exc())
             raise
-        guard = Guard(outside)
+        guard = Guard(outside, prepared / "state")
         sys.addaudithook(guard)
         resource.setrlimit(resource.RLIMIT_DATA, (status("VmData") + MEMORY + SPARE, resource.RLIM_INFINITY))
         for number in numbers:
             folder = place / "case"
+            shutil.rmtree(folder, ignore_errors=True)  # of a case that ended its process
             folder.mkdir()
             tempfile.tempdir = str(folder)
             faulthandler.dump_traceback_later(WALL_SECONDS, exit=True, file=said)
@@ -203,14 +204,16 @@ class Guard:
 
     Args:
         outside: a folder that nothing may be read from either.
+        kept: one that a server keeps what it knows in, where its threads write whatever the case is.
     """
 
     WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
+    IN_FOLDER = ("os.remove", "os.mkdir", "os.rmdir")  # that of an open descriptor, their last argument, or -1
     NEVER = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect", "socket.getaddrinfo")
 
-    def __init__(self, outside: Path) -> None:
-        self.outside = os.path.realpath(outside)
+    def __init__(self, outside: Path, kept: Path) -> None:
+        self.outside, self.kept = os.path.realpath(outside), os.path.realpath(kept)
         self.inside: str | None = None
         self.broken: list[str] = []
 
@@ -229,18 +232,23 @@ class Guard:
             path = self.real(arguments[0])
             if within(path, self.outside):
                 self.forbid(f"read {path}")
-            if arguments[2] & self.WRITING and path != "/dev/null" and not within(path, self.inside):
+            if arguments[2] & self.WRITING and path != "/dev/null" and not self.ours(path):
                 self.forbid(f"wrote {path}")
         elif event in self.CHANGES:
+            folder = arguments[-1] if event in self.IN_FOLDER else -1
             for path in arguments[event in ("os.link", "os.symlink") : 2]:
-                if isinstance(path, str | bytes) and not within(self.real(path), self.inside):
+                if isinstance(path, str | bytes) and not self.ours(self.real(path, folder)):
                     self.forbid(f"{event} {os.fsdecode(path)}")
         elif event in self.NEVER:
             self.forbid(f"{event} {arguments!r}")
 
-    def real(self, path: str | bytes) -> str:
+    def ours(self, path: str) -> bool:
+        return self.inside is None or within(path, self.inside) or within(path, self.kept)
+
+    def real(self, path: str | bytes, folder: int = -1) -> str:
         with contextlib.suppress(ValueError, OSError):
-            return os.path.realpath(os.fsdecode(path))
+            start = os.getcwd() if folder < 0 else os.readlink(f"/proc/self/fd/{folder}")
+            return os.path.realpath(os.path.join(start, os.fsdecode(path)))
         return "/"
 
     def forbid(self, what: str) -> None:

@@ -259,6 +259,9 @@ def read_index(path: Path) -> list[Line]:
     return lines
 
 
+FARTHEST = 1e9  # pixels, of an edge of a box
+
+
 def read_line(text: str, number: int, path: Path) -> Line:
     """Read one line of an index.
 
@@ -283,7 +286,7 @@ def read_line(text: str, number: int, path: Path) -> Line:
         if (
             not isinstance(box, list)
             or len(box) != 4
-            or not all(type(edge) in (int, float) and math.isfinite(edge) for edge in box)
+            or not all(type(edge) in (int, float) and -FARTHEST < edge < FARTHEST for edge in box)
         ):
             raise wrong(f"{box} is not a box of four numbers")
         if box[0] >= box[2] or box[1] >= box[3]:

@@ -224,7 +224,7 @@ def read_openimages(
 def locate(pictures: Path, names: list[str]) -> Path:
     """The first of some files that is there, or else the first."""
     paths = [pictures / name.lstrip("/") for name in names]
-    return next((path for path in paths if path.exists()), paths[0])
+    return next((path for path in paths if os.path.exists(path)), paths[0])  # a name may be too long to ask for
 
 
 def scaled(shares: list[Any]) -> Callable[[Size], list[Edges]]:
@@ -256,19 +256,19 @@ def read_coco(annotations: Path, pictures: Path, groups: bool = False) -> Iterat
                 left, top, width, height = map(float, entry["bbox"])
                 boxes.setdefault(entry["image_id"], []).append((left, top, left + width, top + height))
         entries = [
-            (str(entry.get("file_name") or entry["coco_url"]), entry.get("width"), entry.get("height"), entry["id"])
+            (str(entry.get("file_name") or entry["coco_url"]), entry.get("width"), entry.get("height"), found)
             for entry in content["images"]
+            if (found := boxes.get(entry["id"]))
         ]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {annotations}: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         problem = f"{type(error).__name__}: {error}"
         raise DataError(f"{annotations} is not in COCO's layout of instances ({problem})") from error
-    for name, width, height, number in entries:
-        if number in boxes:
-            last = "/".join(name.split("/")[-2:])  # train2017/000000000009.jpg
-            path = locate(pictures, [name if "://" not in name else last, last, name.split("/")[-1]])
-            yield Found(path, of_size(boxes[number], (width, height)))
+    for name, width, height, found in entries:
+        last = "/".join(name.split("/")[-2:])  # train2017/000000000009.jpg
+        path = locate(pictures, [name if "://" not in name else last, last, name.split("/")[-1]])
+        yield Found(path, of_size(found, (width, height)))
 
 
 def of_size(boxes: list[Edges], expected: tuple[int | None, int | None]) -> Callable[[Size], list[Edges]]:

@@ -159,7 +159,7 @@ def _handle_errors(app: FastAPI, jobs: Jobs) -> None:
 
     @app.exception_handler(StarletteHTTPException)
     def other(request: Request, error: StarletteHTTPException) -> JSONResponse:
-        return answer(error.status_code, str(error.detail), error.headers)
+        return answer(error.status_code, str(UserError(str(error.detail))), error.headers)
 
 
 def _add_edits(app: FastAPI, jobs: Jobs, options: Options) -> None:
