@@ -1,9 +1,11 @@
 """From an exemplar picture to the one vector the U-Net is told about it: the content bottleneck.
 
-Both encoders here share one interface, so that the pipeline and the trainer need not know which one they hold:
+The encoders here and the embedded model's (`thumbnail`) share one interface, so that the pipeline and the trainer need
+not know which one they hold:
 
     encoder.features(exemplar)   frozen and pretrained: (B, 3, S, S) -> (B, F), one vector for the whole picture
-    encoder.decode(features)     learned: fully connected layers, (B, F) -> condition (B, 1, D)
+    encoder.decode(features)     learned: fully connected layers, (B, F) -> condition (B, 1, D); the embedded model's
+                                 are in its U-Net
     encoder(exemplar)            the two in a row
     encoder.uncond_vector        learned: the null condition (1, 1, D), "no exemplar"
 

@@ -53,7 +53,7 @@ class Composites:
         exemplar_size: side of an exemplar, pixels.
         seed: of everything drawn.
         length: items an epoch.
-        features: (exemplars, D) float16 from `encode_exemplars`, handed out in place of exemplar pixels, or None.
+        features: (exemplars, D) float16 from `embedded.build`, handed out in place of exemplar pixels, or None.
         augmented: otherwise an exemplar is what the scene shows in the object's box, and all masks are rectangles.
         light: strong light, see `shade`.
 
