@@ -1,6 +1,7 @@
 """The command: what it answers, where it writes it, how it fails."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -119,6 +120,46 @@ def test_help_of_a_command_goes_to_stdout(capsys: pytest.CaptureFixture[str]) ->
 def test_help_of_train_shows_the_options_of_the_trainer(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--help"]) == 0
     assert "--learning-rate" in capsys.readouterr().out
+
+
+GROUPS = ("library add", "library search", "library remove", "evaluate score", "evaluate run", "study serve")
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *GROUPS])
+def test_help_is_as_wide_as_the_terminal(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*name.split(), "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    # A text is one paragraph; a default that says nothing is left to it.
+    assert not re.search(r"default: (None|True|False)?\)", printed)
+    assert "\x1b" not in printed
+    assert "\n\n  " not in printed
+
+
+def test_help_of_an_option_is_one_paragraph(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    assert main(["train", "--help"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "--held-out PATH" in line)
+    assert line.endswith("are taken.")  # the end of a text that takes two lines in the code
+
+
+def test_help_of_a_group_says_where_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["library", "--help"]) == 0
+    assert "pbe library COMMAND --help" in " ".join(capsys.readouterr().out.split())
+
+
+def test_completion_for_a_shell_is_left_as_tyro_writes_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["info", "--tyro-print-completion", "bash"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) > 40
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,13 +32,14 @@ class TrainConfig:
     """Folder of the run: checkpoints, log, sample grids, and the model in model/ at the end."""
     recipe: Literal["paper", "released", "default"] = "default"
     """How examples are made of an index, and what the options that speak of the recipe are where they are not given: as
-    in the paper, as in the authors' code, or as this package does it."""
+    in the paper, as in the authors' code, or as this package does it. Where three values are named below, they are
+    those of the three, in this order."""
     held_out: Path | None = None
     """Index of pictures that are not trained on, for the held-out loss, figures and grids. Composites have their own;
     without one, an index's own first pictures are taken."""
     augment: bool = True
-    """--no-augment leaves exemplars as they stand in the picture and masks rectangular, which teaches copying: it is
-    there to measure that. Otherwise exemplars are flipped, turned, blurred and warped, and masks have any shape."""
+    """Exemplars are flipped, turned, blurred, warped, and masks have any shape. --no-augment leaves exemplars as they
+    stand in the picture and masks rectangular, which teaches copying: it is there to measure that."""
     init: str = "embedded"
     """Model to start from: a folder, a file, the embedded one, or a name on the hub. With --image-encoder,
     Stable Diffusion 1.x."""
@@ -194,7 +195,7 @@ class DistillConfig:
     """Distil a model: a student that needs few steps, and one evaluation in each instead of two, since it is told λ."""
 
     data: Path
-    """As for pbe train."""
+    """Folder from `pbe prepare composites`, an index or shards.jsonl, as for pbe train."""
     output: Path
     """Folder of the run: checkpoints, log, and the student in model/ at the end."""
     init: str = "embedded"
@@ -206,7 +207,7 @@ class DistillConfig:
     least_scale: float = 1.0
     """The smallest λ that the student learns."""
     most_scale: float = 8.0
-    """The largest."""
+    """The largest λ that it learns."""
     lora_rank: int = 0
     """Rank of low-rank weights beside those of the U-Net's attention, which learn instead of all of it; they are merged
     into the student. 0 is no LoRA."""
@@ -223,7 +224,7 @@ class DistillConfig:
     warmup_steps: int = 100
     """Steps over which the learning rate rises."""
     decay_steps: int = 0
-    """Last steps over which it falls to 0."""
+    """Last steps, over which the learning rate falls to 0; 0 keeps it constant."""
     outside_weight: float = 1.0
     """Weight of the error where the picture is kept, against 1 where it is painted."""
     ema_decay: float = 0.999

@@ -18,7 +18,7 @@ class BatchConfig:
     output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """Folder for the results, manifest.jsonl and failed.jsonl."""
     model: str = "embedded"
-    """As for pbe edit."""
+    """As for pbe edit: embedded, a folder or file, or a repository of the hub."""
     device: tuple[str, ...] = ()
     """Devices, a process for each: cuda:0 cuda:1. The best there is if not given."""
     processes: int = 1
@@ -28,7 +28,7 @@ class BatchConfig:
     engine: Literal["local", "ray"] = "local"
     """ray: Ray Data spreads the rows over a cluster, whose machines all see the table's pictures and the output."""
     ray_address: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
-    """Of the cluster; a new one on this machine if not given."""
+    """Address of the cluster; a new one on this machine if not given."""
 
 
 @dataclass

@@ -101,7 +101,7 @@ def dispatch(arguments: Sequence[str]) -> int:
         return complain(f"unknown command {name!r}; one of {', '.join(COMMANDS)} is expected", status=USAGE_ERROR)
     command = COMMANDS[name]
     try:
-        options = parse(command.options(), f"pbe {name}", rest)
+        options = parse(command.options(), f"pbe {name}", rest, command.summary)
         if options is not None:
             command.run(options)
     except UsageError as error:

@@ -24,7 +24,7 @@ class Ablate:
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """Folder of the ablation. Results, scores.json, scores.csv, report.html and sheet.png come into its scores/."""
     limit: int | None = None
-    """Only the first items."""
+    """Only so many items, the first; all if not given."""
     seed: int = 0
     """Seed of the first item; each next item has the next one."""
     batch_size: int = 16

@@ -15,7 +15,7 @@ class Bench:
     """Time a model on this machine, in about a minute, and recommend a preset (see docs/speed.md)."""
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")] = "embedded"
-    """As for `pbe edit --model`."""
+    """embedded, a folder or file, or a repository of the Hugging Face hub: owner/name."""
     backend: tyro.conf.UseAppendAction[
         tuple[Literal["compile", "openvino", "openvino-bf16", "openvino-int8"], ...]
     ] = ()

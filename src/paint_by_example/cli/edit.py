@@ -31,7 +31,10 @@ PRESET_SETS = ("steps", "scheduler", "guidance_interval", "backend")
 
 @dataclass(frozen=True)
 class Edit:
-    """Paint the exemplar into a region of the source; all other pixels stay as they are."""
+    """Paint the exemplar into a region of the source; all other pixels stay as they are.
+
+    Needed are SOURCE, --exemplar, and --mask or --box; or --from alone.
+    """
 
     source: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="SOURCE")] = None
     """Picture to edit."""
@@ -58,7 +61,7 @@ class Edit:
     model: str | None = None
     """embedded (if not given), a folder or file, or a repository of the Hugging Face hub: owner/name."""
     guidance_scale: float | None = None
-    """How strongly the exemplar is followed; the model's own if not given (5 in the paper)."""
+    """How strongly the exemplar is followed: 5 if not given, as in the paper; 1 is without guidance."""
     steps: int | None = None
     """Sampling steps; the model's own if not given."""
     seed: int | None = None
@@ -66,7 +69,7 @@ class Edit:
     scheduler: str | None = None
     """Sampler: ddim, pndm, dpm++ or unipc; the model's own if not given."""
     feather: int | None = None
-    """Width of the soft edge inside the mask, pixels."""
+    """Width of the soft edge inside the mask, pixels; 0 if not given."""
     strength: float | None = None
     """How far to leave what stood in the region, above 0 to 1: below 1 it shows through; 1 if not given."""
     eta: float | None = None
@@ -79,7 +82,7 @@ class Edit:
     structure_scale: float | None = None
     """How much of the structure is kept: 1 if not given, 0 nothing of it."""
     show_structure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File to draw the structure into. Without --exemplar nothing is painted."""
+    """File to draw the structure into; without --exemplar nothing is painted."""
     controlnet: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
     """ControlNet or T2I-Adapter for Stable Diffusion 1.x that sees the structure: a folder, or a name on the hub."""
     pose_models: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None

@@ -46,7 +46,7 @@ class Score:
     cache: Path | None = None
     """Folder that features are kept in; one beside --out if not given."""
     limit: int | None = None
-    """Only the first items."""
+    """Only so many items, the first; all if not given."""
     offline: bool = False
     """Download nothing."""
     device: str = "cpu"
@@ -96,7 +96,7 @@ class Run:
     cache: Path | None = None
     """Folder that features are kept in; one in OUT if not given."""
     limit: int | None = None
-    """Only the first items."""
+    """Only so many items, the first; all if not given."""
     offline: bool = False
     """Download nothing."""
     device: str | None = None

@@ -34,7 +34,7 @@ class Place:
 class LibraryAdd(Place):
     """Add the pictures of folders. Run again it adds what is new, and notes what was moved or is gone."""
 
-    places: tyro.conf.Positional[tuple[Path, ...]] = ()
+    places: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="PATH ...")] = ()
     """Folders, looked through to their bottom, and pictures."""
     tag: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A tag for all of these pictures; may be given several times."""
@@ -101,7 +101,7 @@ class LibraryList(Place):
 class LibraryRemove(Place):
     """Take pictures out. Files stay where they are."""
 
-    places: tyro.conf.Positional[tuple[Path, ...]] = ()
+    places: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="PATH ...")] = ()
     """Files and folders whose pictures are taken out."""
     missing: bool = False
     """Also take out all pictures whose files are gone."""

@@ -18,7 +18,7 @@ class Info:
     """Say what a model is: its parts, their sizes, its picture size and scheduler."""
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")] = "embedded"
-    """As for `pbe edit --model`."""
+    """embedded, a folder or file, or a repository of the Hugging Face hub: owner/name."""
     json: bool = False
     """Print one JSON object instead of a table."""
 

@@ -30,7 +30,7 @@ class StudyServe:
     groups: int = 30
     """Items that each person ranks."""
     limit: int | None = None
-    """Choose among the benchmark's first items only, where there are results of no others."""
+    """Choose among so many of the benchmark's items, the first, where only these have results; all if not given."""
     seed: int = 0
     """Seed of the choice of items and of all orders."""
     database: Path = Path("study.sqlite")

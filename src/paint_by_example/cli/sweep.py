@@ -51,11 +51,11 @@ class Sweep:
     metric: str | None = None
     """Figure of the benchmark to stand in each cell; the first that was measured if not given."""
     limit: int | None = None
-    """Only the benchmark's first items."""
+    """Only so many of the benchmark's items, the first; all if not given."""
     spaces: tuple[str, ...] = ()
     """Feature spaces; all that can be had if not given."""
     model: str = "embedded"
-    """As for pbe edit."""
+    """As for pbe edit: embedded, a folder or file, or a repository of the hub."""
     out: Path = Path("sweep.png")
     """Picture to write. A benchmark's results and scores.json are in a folder of that name without suffix."""
     offline: bool = False

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json as to_json
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import tyro
 
 
 def train(options: Any) -> None:
@@ -34,6 +36,9 @@ def train_options() -> type:
 
     @dataclass
     class Train(TrainConfig):
+        add: Annotated[
+            Literal["structure", "context", "structure,context"] | None, tyro.conf.arg(metavar="PART[,PART]")
+        ] = None
         dry_run: bool = False
         """Train nothing: print the settings, what would learn, and the memory it needs, computed from tensors."""
         json: bool = False

@@ -48,7 +48,7 @@ class ServeConfig:
     output_dir: Path | None = None
     """Folder for results, where they stay; without it they are kept for --keep-hours."""
     keep_hours: float = 24.0
-    """How long edits that have ended are remembered."""
+    """Hours for which edits that have ended are remembered."""
     state_dir: Path | None = None
     """Folder for edits; one for each port in the user's data folder if not given."""
     queue: int = 64
@@ -57,6 +57,6 @@ class ServeConfig:
     """Edits that may share the network's calls, where that is measured to be faster. Results then agree with those made
     alone up to rounding; with 1 they are the same bit for bit."""
     max_upload_mb: float = 64.0
-    """Size of an upload, all files together."""
+    """Largest upload, all its files together, in MiB."""
     max_megapixels: float = 64.0
-    """Size of a picture."""
+    """Largest picture, millions of pixels."""
