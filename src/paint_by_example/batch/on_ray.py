@@ -22,14 +22,13 @@ class RayEditor:
     def __init__(self, config: BatchConfig, threads: int) -> None:
         import torch
 
-        from ..pipeline import load_pipeline
-        from .editing import BatchEditor
+        from .editing import BatchEditor, load_model
 
         torch.set_num_threads(threads)
         device = next(iter(config.device), None)
         if device is not None and device.startswith("cuda"):
             device = "cuda"  # the one that Ray shows to this actor
-        self.editor = BatchEditor(load_pipeline(config.model, device=device), config.output, config.batch)
+        self.editor = BatchEditor.of(config, load_model(config, device))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Groups of tasks to what became of them; results that are there, from an actor that was lost, are kept."""
@@ -52,7 +51,10 @@ def on_ray(config: BatchConfig, groups: list[list[Task]]) -> Iterator[list[dict[
         import ray
     except ImportError as error:
         raise DataError("--engine ray needs Ray; install paint-by-example[ray]") from error
-    config = dataclasses.replace(config, table=config.table.absolute(), output=config.output.absolute())
+    models = None if config.pose_models is None else config.pose_models.absolute()
+    config = dataclasses.replace(
+        config, table=config.table.absolute(), output=config.output.absolute(), pose_models=models
+    )
     started = not ray.is_initialized()
     try:
         if started:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, UserError
-from ..pipeline import PaintByExamplePipeline, load_pipeline
+from ..pipeline import PaintByExamplePipeline
+from ..pose import find_models
 from ..state import read_lines, write_lines, write_whole
-from .editing import BatchEditor, Task, manifest_line
+from .editing import BatchEditor, Task, load_model, manifest_line
 from .on_ray import on_ray
 from .querying import answer
 from .settings import BatchConfig, Outcome
@@ -36,17 +37,33 @@ def run_batch(config: BatchConfig, progress: Callable[[int, int], object] = lamb
 
     Raises:
         DataError: the table cannot be read, another process writes to the output, or the disk is full.
-        ModelError: the model cannot be loaded.
+        ModelError: the model, or the network beside it, cannot be loaded.
+        UserError: an option is out of range, no row makes use of it, or the networks for poses are not there.
     """
     if config.processes < 1 or config.batch < 1:
         raise UserError("processes and batch must be at least 1")
     rows = read_table(config.table)
+    check_structures(config, rows)
     with exclusive(config.output):
-        pipeline = load_pipeline(
-            config.model, device="cpu" if config.engine == "ray" else next(iter(config.device), None)
-        )
-        tasks, failed = identify(answer(rows, pipeline), pipeline.fingerprint())
+        pipeline = load_model(config, "cpu" if config.engine == "ray" else next(iter(config.device), None))
+        beside = None if pipeline.controlnet is None else pipeline.controlnet.fingerprint()
+        tasks, failed = identify(answer(rows, pipeline), pipeline.fingerprint(), beside)
         return Batch(config, pipeline, tasks, failed, progress).run()
+
+
+def check_structures(config: BatchConfig, rows: Sequence[Row | tuple[int, str]]) -> None:
+    """Find out before the work that an option about structures is of no use.
+
+    Raises:
+        UserError: no row asks for what it is about, or the networks for poses are not there.
+    """
+    kinds = {row.settings.get("structure") for row in rows if isinstance(row, Row)}
+    if config.controlnet is not None and kinds <= {None}:
+        raise UserError("--controlnet goes with a column structure, and no row has one")
+    if config.pose_models is not None:
+        if "pose" not in kinds:
+            raise UserError("--pose-models goes with the structure pose, and no row has it")
+        find_models(config.pose_models)
 
 
 @contextlib.contextmanager
@@ -74,8 +91,16 @@ def exclusive(output: Path) -> Iterator[None]:
             work.rmdir()
 
 
-def identify(rows: Sequence[Row | tuple[int, str]], fingerprint: str) -> tuple[list[Task], list[dict[str, Any]]]:
-    """Rows as tasks, those with one source together, and the lines of those that cannot be."""
+def identify(
+    rows: Sequence[Row | tuple[int, str]], fingerprint: str, beside: str | None = None
+) -> tuple[list[Task], list[dict[str, Any]]]:
+    """Rows as tasks, those with one source together, and the lines of those that cannot be.
+
+    Args:
+        rows: of the table; whose exemplars are known.
+        fingerprint: of the model.
+        beside: of the ControlNet or T2I-Adapter, which rows with a structure depend on too.
+    """
     hashes: dict[str, str] = {}
 
     def content(path: str) -> str:
@@ -99,6 +124,8 @@ def identify(rows: Sequence[Row | tuple[int, str]], fingerprint: str) -> tuple[l
             failed.append({"row": row.number, "id": None, "reason": str(error)})
             continue
         made_of = [fingerprint, pictures, row.boxes, {"seed": 0} | row.settings]
+        if beside is not None and "structure" in row.settings:
+            made_of.append(beside)
         name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
         tasks.append(Task(name, row, f"results/{name[:2]}/{name}.png"))
     return sorted(tasks, key=lambda task: (hashes[task.row.source], task.row.number)), failed
@@ -171,7 +198,7 @@ class Batch:
         """This process alone, or one for each device and more."""
         devices = self.config.device or (str(self.pipeline.device),)
         if len(devices) * self.config.processes == 1:
-            editor = BatchEditor(self.pipeline, self.config.output, self.config.batch)
+            editor = BatchEditor.of(self.config, self.pipeline)
             for group in groups:
                 if self.config.batch > 1:
                     yield editor.run(group)

@@ -19,6 +19,10 @@ class BatchConfig:
     """Folder for the results, manifest.jsonl and failed.jsonl."""
     model: str = "embedded"
     """As for pbe edit: embedded, a folder or file, or a repository of the hub."""
+    controlnet: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """ControlNet or T2I-Adapter that sees the structure of the rows that have one, as for pbe edit."""
+    pose_models: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """For rows with the structure pose: where mediapipe's wheel is, or the two networks out of it."""
     device: tuple[str, ...] = ()
     """Devices, a process for each: cuda:0 cuda:1. The best there is if not given."""
     processes: int = 1

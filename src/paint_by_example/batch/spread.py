@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from ..pipeline import load_pipeline
-from .editing import BatchEditor, Task
+from .editing import BatchEditor, Task, load_model
 from .settings import BatchConfig
 
 ATTEMPTS = 2  # of a group whose process died; then each of its rows once by itself
@@ -25,7 +24,7 @@ def work(connection: Connection, config: BatchConfig, device: str, threads: int)
     """What a process does: edit the groups it is sent, until nobody sends any more."""
     torch.set_num_threads(threads)
     try:
-        editor = BatchEditor(load_pipeline(config.model, device=device), config.output, config.batch)
+        editor = BatchEditor.of(config, load_model(config, device))
         while (group := connection.recv()) is not None:
             connection.send(editor.run(group))
     except UserError as error:
