@@ -29,8 +29,9 @@ from PIL import Image
 from paint_by_example.library import Encoder, Library, Search, make_index, open_library, open_search
 from paint_by_example.library.adding import read_picture
 from paint_by_example.library.encoder import encode
+from paint_by_example.library.entry import NewPicture
 from paint_by_example.library.searching import Hole
-from paint_by_example.library.store import INDEX, NewPicture
+from paint_by_example.library.store import INDEX
 
 BATCH = 512  # rows that are committed together
 QUERIES = 50

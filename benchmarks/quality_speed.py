@@ -34,8 +34,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from paint_by_example import load_pipeline
+from paint_by_example.canvas import Canvas
 from paint_by_example.compiled import Network, choose_backend
-from paint_by_example.edit import Canvas
 from paint_by_example.evaluation import frechet
 from paint_by_example.evaluation.benchmark import Item, Pixels, items_of
 from paint_by_example.evaluation.editing import paint

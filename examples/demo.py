@@ -11,7 +11,8 @@ from skimage import data
 
 from paint_by_example import load_pipeline
 from paint_by_example.crops import box_mask
-from paint_by_example.images import picture_strip, save_image
+from paint_by_example.images import save_image
+from paint_by_example.strip import picture_strip
 
 BOX = (60, 150, 220, 320)  # a piece of the sky
 

@@ -12,7 +12,8 @@ from sklearn.datasets import load_sample_image
 
 from paint_by_example import load_pipeline
 from paint_by_example.crops import box_mask
-from paint_by_example.images import picture_strip, save_image
+from paint_by_example.images import save_image
+from paint_by_example.strip import picture_strip
 
 PHOTOGRAPHS = {
     "astronaut": data.astronaut(),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from paint_by_example.errors import UserError
 from paint_by_example.guidance import guide, guide_with_structure
-from paint_by_example.sampling import seeded_noise
+from tests.tiny import seeded_noise
 
 
 def noise(*seeds):

@@ -28,10 +28,10 @@ from paint_by_example.images import (
     load_image,
     load_mask,
     mask_tensor,
-    picture_strip,
     save_image,
     tensor_image,
 )
+from paint_by_example.strip import picture_strip
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> NDArray[np.uint8]:

@@ -16,14 +16,14 @@ FILES = sorted(ROOT.rglob("*.py"))
 # A module imports from lower rows and, where it is a folder, from its own. `__init__` is above all since it shows them.
 ROWS = (
     {"errors"},
-    {"images", "efficientnet", "weights", "state", "processes", "controlnet", "harmonise"},
+    {"images", "efficientnet", "weights", "state", "processes", "fingerprint", "memory", "harmonise"},
     {"conditioning", "attention", "activations", "autoencoder", "crops", "ldm", "compat", "guidance", "structure"},
-    {"layout", "source_encoder", "sampling", "batching", "data"},
+    {"layout", "source_encoder", "sampling", "batching", "data", "strip", "controlnet"},
     {"thumbnail", "prior", "network", "record", "switches", "int8", "dial"},
     {"compiled"},
     {"calibration"},
     {"checkpoint", "inputs", "settings", "presets", "pose"},
-    {"parts"},
+    {"parts", "canvas"},
     {"painter"},
     {"edit"},
     {"pipeline"},

@@ -32,8 +32,8 @@ from paint_by_example.library import (
     make_index,
 )
 from paint_by_example.library.adding import describe
+from paint_by_example.library.entry import NewPicture
 from paint_by_example.library.index import empty_graph
-from paint_by_example.library.store import NewPicture
 from tests import tiny
 
 PROCESSES = multiprocessing.get_context("forkserver")

@@ -26,8 +26,8 @@ from paint_by_example.library import (
     open_library,
     open_search,
 )
+from paint_by_example.library.entry import NewPicture
 from paint_by_example.library.lance import LanceLibrary, is_lance
-from paint_by_example.library.store import NewPicture
 from paint_by_example.server.library import Exemplars
 from tests import tiny
 from tests.test_library_text import save_clip

@@ -23,9 +23,9 @@ from paint_by_example.sampling import (
     predict_clean,
     predict_noise,
     seeded_generators,
-    seeded_noise,
     timesteps,
 )
+from tests.tiny import seeded_noise
 
 # np.array(tensor) in diffusers' DPM-Solver++ and UniPC, which torch will have to mend
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -1,6 +1,7 @@
 """Models and data as small as they can be, with random weights: what they paint is noise, but how is the real thing."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from paint_by_example import (
     PatchAutoencoder,
     PooledImageEncoder,
 )
+from paint_by_example.sampling import draw_noise, seeded_generators
 
 IMAGE = 32  # side of the canvas, pixels, in both families
 EXEMPLAR = 32  # side of the exemplar, pixels
@@ -208,3 +210,8 @@ def record_unet(pipeline: PaintByExamplePipeline) -> RecordingUnet:
     unet = RecordingUnet(pipeline.unet)
     pipeline.register_modules(unet=unet)
     return unet
+
+
+def seeded_noise(shape: Sequence[int], seeds: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """A draw for each seed, (B, *shape)."""
+    return draw_noise(shape, seeded_generators(seeds), dtype=dtype)

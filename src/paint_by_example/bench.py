@@ -8,7 +8,6 @@ one edit takes many.
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from .crops import box_mask
 from .dial import embed_scale
 from .errors import UserError
 from .images import image_tensor, mask_tensor
+from .memory import peak_memory
 from .painter import GUIDANCE_SCALE
 from .pipeline import PaintByExamplePipeline
 from .presets import PresetName
@@ -108,7 +108,8 @@ def bench(
                 continue
             total = rest + sum(number * taken[pictures] for pictures, number in counted.items())
             rows.append(Row(preset, name, steps, counted.total(), taken[2], total))
-    return Report(tuple(rows), recommend(rows), peak_memory(device))
+    peak = peak_memory(device)
+    return Report(tuple(rows), recommend(rows), None if peak is None else peak / 2**30)
 
 
 def recommend(rows: Sequence[Row]) -> Row:
@@ -195,15 +196,3 @@ def count_calls(pipeline: PaintByExamplePipeline, preset: PresetName | None) -> 
 
     edit()
     return counted, steps, median_seconds(edit)
-
-
-def peak_memory(device: torch.device) -> float | None:
-    """GiB that were in use at once, at most."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

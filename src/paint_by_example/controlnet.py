@@ -8,7 +8,6 @@ the noisy latent, the exemplar's token in the text's place, and the map.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import textwrap
@@ -21,9 +20,7 @@ from diffusers import ControlNetModel, T2IAdapter
 from torch import Tensor
 
 from .errors import ModelError
-
-SAMPLED = 256  # values of a tensor that enter the fingerprint, at most
-HASH_LENGTH = 32
+from .fingerprint import fingerprint
 
 Hints: TypeAlias = Callable[[Tensor, Tensor, Tensor, tuple[bool, ...]], dict[str, Any]]
 """``hints(z_t, t, condition, told)``: latents (n B, C, h, w), the timestep, conditions (n B, 1, D), and of each of
@@ -42,14 +39,8 @@ class Control:
         self.network, self.name = network, name
 
     def fingerprint(self) -> str:
-        """A hash of the weights, of at most `SAMPLED` values of each tensor, in float16."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.network.state_dict().items()):
-            flat = value.detach().flatten()
-            sample = flat[:: -(-len(flat) // SAMPLED) or 1]
-            digest.update(f"{name} {tuple(value.shape)}".encode())
-            digest.update(sample.to("cpu", torch.float16).numpy().tobytes())
-        return digest.hexdigest()[:HASH_LENGTH]
+        """A hash of the weights."""
+        return fingerprint(sorted(self.network.state_dict().items()))
 
     @torch.no_grad()
     def hints(self, maps: Tensor) -> Hints:

@@ -17,13 +17,13 @@ import stat
 import threading
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from .errors import MaskError, PictureError, UserError
@@ -145,7 +145,7 @@ def load_exemplar(picture: Picture) -> Image.Image:
     Raises:
         PictureError: See `load_image`.
     """
-    return _over(load_image(picture, "exemplar"), "white")
+    return over(load_image(picture, "exemplar"), "white")
 
 
 def load_mask(mask: Picture, size: Size) -> NDArray[np.bool_]:
@@ -168,7 +168,7 @@ def load_mask(mask: Picture, size: Size) -> NDArray[np.bool_]:
             f"the mask is {_times(picture.size)} pixels but the source is {_times(size)};"
             " draw the mask on a copy of the source"
         )
-    values = np.asarray(_over(picture, "black").convert("L"))
+    values = np.asarray(over(picture, "black").convert("L"))
     selected: NDArray[np.bool_] = values >= MASK_THRESHOLD
     if not selected.any():
         raise MaskError(
@@ -315,7 +315,7 @@ def _scale(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
     return np.rint(values * np.float32(255 / white)).astype(np.uint8)
 
 
-def _over(image: Image.Image, colour: str) -> Image.Image:
+def over(image: Image.Image, colour: str) -> Image.Image:
     """Lays a picture of mode RGB or RGBA over a colour; the result is RGB."""
     if image.mode == "RGB":
         return image
@@ -398,7 +398,7 @@ def save_image(image: Image.Image, path: str | os.PathLike[str], info: dict[str,
     file_format, options = WRITABLE[path.suffix.lower()]
     options = options | {"icc_profile": image.info.get("icc_profile")}
     if file_format in OPAQUE:
-        image = _over(image, "white")
+        image = over(image, "white")
     if file_format == "PNG" and info:
         text = PngInfo()
         for key, value in info.items():
@@ -414,40 +414,3 @@ def save_image(image: Image.Image, path: str | os.PathLike[str], info: dict[str,
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
-
-
-def picture_strip(
-    images: Sequence[Image.Image], height: int = 256, gap: int = 8, labels: Sequence[str] | None = None
-) -> Image.Image:
-    """Lays pictures side by side on white, for a look at several results at once.
-
-    Args:
-        images: At least one picture, of any size and mode.
-        height: Height in pixels that each picture is scaled to.
-        gap: White pixels between the pictures and around them.
-        labels: One text for each picture, written under it.
-
-    Returns:
-        A picture of mode RGB.
-
-    Raises:
-        ValueError: There are not as many labels as pictures.
-        PictureError: See `load_image`.
-    """
-    font = ImageFont.load_default(14)
-    caption = 20 if labels is not None else 0  # pixels
-    tiles = []
-    for image, label in zip(images, labels if labels is not None else [""] * len(images), strict=True):
-        picture = _over(load_image(image, "picture"), "white")
-        width = max(1, round(picture.width * height / picture.height))
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-        tile = Image.new("RGB", (max(width, math.ceil(font.getlength(label))), height + caption), "white")
-        tile.paste(picture)
-        ImageDraw.Draw(tile).text((0, height + 2), label, fill="black", font=font)
-        tiles.append(tile)
-    strip = Image.new("RGB", (gap + sum(tile.width + gap for tile in tiles), tiles[0].height + 2 * gap), "white")
-    x = gap
-    for tile in tiles:
-        strip.paste(tile, (x, gap))
-        x += tile.width + gap
-    return strip

@@ -6,9 +6,9 @@ Of sources, masks, exemplars and seeds there is one for all, or one for each.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from .errors import MaskError, PictureError, UserError
 from .images import Picture, image_tensor, load_exemplar, load_image, load_mask, mask_tensor
 from .sampling import seeded_generators
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,11 @@ def common_count(**parts: int) -> int:
         *most, last = (f"{number} {name}" for name, number in parts.items())
         raise UserError(f"{', '.join(most)} and {last} do not go together; give one or {count} of each")
     return count
+
+
+def repeated(values: list[T], count: int) -> Iterator[T]:
+    """As many values as there are; of one that is for all, so many."""
+    return iter(values * (count if len(values) == 1 else 1))
 
 
 # --- pictures to tensors ----------------------------------------------------------------------------------------------

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import PIL.Image
@@ -14,14 +13,13 @@ from torch import Tensor
 from .calibration import unet_inputs
 from .compiled import BackendName, Network, compile_network
 from .errors import ModelError
+from .fingerprint import fingerprint
 from .presets import Preset, find_preset
-from .record import HASH_LENGTH
 from .sampling import Scheduler, default_steps
 from .source_encoder import SourceEncoder
 from .switches import Switches
 
 PACKAGE = __name__.partition(".")[0]
-SAMPLED = 256  # values of a tensor that enter a model's fingerprint, at most
 
 SafetyChecker = Callable[[list[PIL.Image.Image]], Sequence[bool]]
 """Takes pictures, says of each whether it should not be seen."""
@@ -138,26 +136,17 @@ class Parts(Switches):
             return cast(Tensor, self.image_encoder(nothing, return_uncond_vector=True)[1])
 
     def fingerprint(self) -> str:
-        """A hash of weights and noise schedule, that tells one model from another.
-
-        Of each tensor at most `SAMPLED` values count, which is quick however large the model, and in float16, so that
-        the same model in float32 and float16 has one fingerprint. It is no protection against forgery.
-        """
-        digest = hashlib.sha256()
-        for part in ("vae", "image_encoder", "unet", "source_encoder"):
-            if (module := getattr(self, part, None)) is None:
-                continue
-            for name, value in sorted(module.state_dict().items()):
-                if value.device.type == "meta":
-                    value = _offloaded(module, name)
-                flat = value.detach().flatten()
-                sample = flat[:: -(-len(flat) // SAMPLED) or 1]
-                digest.update(f"{part}.{name} {tuple(value.shape)}".encode())
-                digest.update(sample.to("cpu", torch.float16).numpy().tobytes())
+        """A hash of weights and noise schedule, that tells one model from another; see `fingerprint.fingerprint`."""
         schedule = {key: value for key, value in self.scheduler.config.items() if not key.startswith("_")}
-        digest.update(json.dumps(schedule, sort_keys=True, default=str).encode())
-        digest.update(type(self.scheduler).__name__.encode())
-        return digest.hexdigest()[:HASH_LENGTH]
+        rest = json.dumps(schedule, sort_keys=True, default=str) + type(self.scheduler).__name__
+        return fingerprint(self._weights(), rest)
+
+    def _weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and tensors of all parts that paint, from wherever they are."""
+        for part in ("vae", "image_encoder", "unet", "source_encoder"):
+            if (module := getattr(self, part, None)) is not None:
+                for name, value in sorted(module.state_dict().items()):
+                    yield f"{part}.{name}", _offloaded(module, name) if value.device.type == "meta" else value
 
     def network(self, backend: BackendName) -> Network | None:
         """The U-Net as a backend runs it, kept until its weights change; None for torch, which needs no other.

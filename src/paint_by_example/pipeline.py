@@ -20,8 +20,9 @@ import torch
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
+from .canvas import Canvas, padded_canvases
 from .checkpoint import check_fit, find_model, read_model, readable
-from .edit import Canvas, Editor, padded_canvases, singly
+from .edit import Editor, singly
 from .errors import ModelError, PictureError, UserError
 from .inputs import (
     check_seeds,

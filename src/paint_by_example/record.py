@@ -22,11 +22,11 @@ from PIL import Image
 
 from .crops import box_mask
 from .errors import PictureError
+from .fingerprint import HASH_LENGTH
 from .images import Box, Picture, load_exemplar, load_image, load_mask
 from .structure import Structure, StructureKind
 
 KEY = "paint_by_example"  # of the text chunk
-HASH_LENGTH = 32  # hexadecimal digits kept of SHA-256
 
 
 @dataclass(frozen=True)

@@ -121,13 +121,6 @@ def draw_batch(
     )
 
 
-def seeded_noise(
-    shape: Sequence[int], seeds: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> Tensor:
-    """`draw_noise` from fresh generators, for runs that draw nothing afterwards (eta = 0)."""
-    return draw_noise(shape, seeded_generators(seeds), device, dtype)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Schedulers
 

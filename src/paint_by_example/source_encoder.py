@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import transformer_blocks
+from .autoencoder import ResidualBlock
 from .errors import ModelError
 
 HEADS = 4
@@ -85,19 +86,6 @@ class SourceHints:
         return given
 
 
-class Residual(nn.Module):
-    """Two 3x3 convolutions around a skip."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) to the same."""
-        return x + cast(Tensor, self.conv2(F.silu(self.conv1(F.silu(x)))))
-
-
 class Pyramid(nn.Module):
     """A convolutional network with one output for each of a U-Net's resolutions, all of one width.
 
@@ -110,7 +98,7 @@ class Pyramid(nn.Module):
     def __init__(self, channels: int, width: int, levels: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels + 2, width, 3, padding=1)
-        self.levels = nn.ModuleList(Residual(width) for _ in range(levels))
+        self.levels = nn.ModuleList(ResidualBlock(width) for _ in range(levels))
         self.down = nn.ModuleList(nn.Conv2d(width, width, 3, stride=2, padding=1) for _ in range(levels - 1))
 
     def forward(self, x: Tensor) -> list[Tensor]:

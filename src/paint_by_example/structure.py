@@ -67,6 +67,18 @@ def parse_structure(text: str, models: str | os.PathLike[str] | None = None) -> 
     return Structure(kind, drawing if given else None, models)
 
 
+def as_structure(given: Structure | StructureKind) -> Structure:
+    """A kind or a structure as a structure."""
+    return given if isinstance(given, Structure) else Structure(given)
+
+
+def gradients(picture: NDArray[np.uint8]) -> tuple[NDArray[np.int16], NDArray[np.int16], NDArray[np.int32]]:
+    """Sobel's responses to a picture's grey, a little blurred: across, down, and their absolute sum, (H, W) each."""
+    grey = cv2.GaussianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (0, 0), BLUR)
+    dx, dy = (np.asarray(cv2.Sobel(grey, cv2.CV_16S, *order), np.int16) for order in ((1, 0), (0, 1)))
+    return dx, dy, np.abs(dx.astype(np.int32)) + np.abs(dy)
+
+
 def edges(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Canny's edges (PAMI 8, 1986), one pixel wide, with thresholds that follow from the picture's own gradients.
 
@@ -78,9 +90,7 @@ def edges(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Returns:
         (H, W, 3), {0, 255}.
     """
-    grey = cv2.GaussianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (0, 0), BLUR)
-    dx, dy = (cv2.Sobel(grey, cv2.CV_16S, *order) for order in ((1, 0), (0, 1)))
-    strength = np.abs(dx.astype(np.int32)) + np.abs(dy)
+    dx, dy, strength = gradients(picture)
     high = max(float(np.quantile(strength, STRONG)), FAINTEST)
     return as_rgb(cv2.Canny(dx, dy, LOW * high, high))
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import resource
-import sys
 import time
 from dataclasses import asdict
 from functools import partial
@@ -30,6 +28,7 @@ from .conversion import load_start
 from .errors import UserError
 from .held_out import Judge
 from .learner import FROZEN_AT_ONCE, Learner, save_lora, start_over
+from .memory import peak_memory
 from .model_card import Card
 from .objective import diffusion_loss, draw_step, frozen, loss_weight
 from .pipeline import choose_device
@@ -110,9 +109,8 @@ def train_together(config: TrainConfig, processes: Processes) -> Path:
                 mean = torch.stack(losses).mean().item()
                 line = {"step": done, "loss": mean, "learning_rate": rate, "pictures_per_second": speed}
                 log.write("log", line | ({} if learner.scale.fixed else {"loss_scale": learner.scale.value}))
-                progress.set_postfix(
-                    loss=f"{mean:.4f}", pictures=f"{speed:.1f}/s", memory=f"{peak_memory(device):.1f}GB", refresh=False
-                )
+                held = f"{(peak_memory(device) or 0) / 1e9:.1f}GB"
+                progress.set_postfix(loss=f"{mean:.4f}", pictures=f"{speed:.1f}/s", memory=held, refresh=False)
                 losses, since, timed = [], time.perf_counter(), done
             judge(done, log, grid=done % config.sample_every == 0 or last, figures=done % config.held_out_every == 0)
             if done % config.checkpoint_every == 0 or last:
@@ -220,14 +218,6 @@ class Step:
             f" {', '.join(map(str, items))} of the {what}, counted from 0;"
             f" go on from the last checkpoint with a learning rate below {rate:g}"
         )
-
-
-def peak_memory(device: torch.device) -> float:
-    """The most memory this process has held, GB: of the GPU, or else of the machine."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def resume(learner: Learner) -> tuple[int, list[Tensor], float]:

@@ -191,7 +191,9 @@ def edit(options: Edit) -> None:
             *map(Image.fromarray, asked.masks),
             *(one for exemplar in asked.exemplars for one in exemplar.pictures),
         ]
-        images.save_image(images.picture_strip([asked.source, *shown, picture]), options.strip)
+        from ..strip import picture_strip
+
+        images.save_image(picture_strip([asked.source, *shown, picture]), options.strip)
     if options.json:
         report = {
             "output": str(options.output),
@@ -256,9 +258,9 @@ def show_structure(options: Edit, where: list[Any]) -> None:
 
 def side_by_side(maps: list[Image.Image]) -> Image.Image:
     """A map of one region as it is, those of several in a row."""
-    from .. import images
+    from ..strip import picture_strip
 
-    return maps[0] if len(maps) == 1 else images.picture_strip(maps, height=maps[0].height)
+    return maps[0] if len(maps) == 1 else picture_strip(maps, height=maps[0].height)
 
 
 def one_or_all(values: list[Any]) -> Any:

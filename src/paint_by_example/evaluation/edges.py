@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..structure import gradients
 from .likeness import painted_box
 
 TOLERANCE = 0.0075  # of the picture's diagonal, as in the Berkeley benchmark of boundaries (Martin et al., 2004)
-BLUR = 1.0  # pixels
 WEAKEST = 50.0  # sum of Sobel's responses: a step of some 20 grey levels
 
 
@@ -39,9 +39,7 @@ def edge_agreement(source: NDArray[np.uint8], result: NDArray[np.uint8], mask: N
 
 def edges(picture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Canny's edges inside a mask, (H, W); its thresholds follow from the gradients there, so light does not count."""
-    grey = cv2.GaussianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (0, 0), BLUR)
-    dx, dy = (cv2.Sobel(grey, cv2.CV_16S, *order) for order in ((1, 0), (0, 1)))
-    strength = np.abs(dx.astype(np.int32)) + np.abs(dy)
+    dx, dy, strength = gradients(picture)
     inside = painted_box(strength, mask)
     high = max(float(np.quantile(inside, 0.95)) / 2, WEAKEST)
     return np.asarray((cv2.Canny(dx, dy, 0.4 * high, high) > 0) & mask)

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from ..canvas import Canvas, draw_structure
 from ..crops import context_crop
-from ..edit import Canvas, draw_structure
 from ..errors import DataError
 from ..harmonise import HarmoniseName
 from ..images import save_image

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,10 +12,11 @@ from ..errors import MaskError
 
 Pixels = NDArray[np.uint8]
 Features = NDArray[np.floating]
+T = TypeVar("T", bound=np.generic)
 
 
-def painted_box(picture: Pixels, mask: NDArray[np.bool_]) -> Pixels:
-    """The smallest box around all that is repainted, cut out: (H, W, 3) to (h, w, 3).
+def painted_box(picture: NDArray[T], mask: NDArray[np.bool_]) -> NDArray[T]:
+    """The smallest box around all that is repainted, cut out: (H, W, ...) to (h, w, ...).
 
     Raises:
         MaskError: the mask selects nothing.

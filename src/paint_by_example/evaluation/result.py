@@ -40,8 +40,6 @@ class Metric:
     """After the point, for tables."""
     meaning: str
     """On one line."""
-    per_item: bool = True
-    """Whether each item has a value, or only all together."""
 
 
 METRICS = (
@@ -51,9 +49,9 @@ METRICS = (
     Metric("dreamsim", "lower", 4, "DreamSim distance of the painted box and the exemplar"),
     Metric("top1", "higher", 1, "% of painted boxes whose exemplar is the nearest of all the benchmark's"),
     Metric("top5", "higher", 1, "% of painted boxes whose exemplar is among the nearest five"),
-    Metric("frechet", "lower", 3, "Fréchet distance of results and reference pictures", per_item=False),
-    Metric("kid", "lower", 4, "kernel distance x1000 of results and reference pictures", per_item=False),
-    Metric("cmmd", "lower", 4, "CMMD of results and reference pictures", per_item=False),
+    Metric("frechet", "lower", 3, "Fréchet distance of results and reference pictures"),
+    Metric("kid", "lower", 4, "kernel distance x1000 of results and reference pictures"),
+    Metric("cmmd", "lower", 4, "CMMD of results and reference pictures"),
     Metric("qs", "higher", 2, "quality score: how likely the result is under a mixture fitted to photographs"),
     Metric("changed-outside", "lower", 3, "% of pixels outside the mask that differ from the source"),
     Metric("psnr-outside", "higher", 2, "PSNR outside the mask, dB; 100 stands for identical"),

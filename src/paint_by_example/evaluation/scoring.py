@@ -39,8 +39,6 @@ USES: dict[str, tuple[str, ...]] = {
     "efficientnet-lite2": ("likeness", "retrieval", "frechet", "kid"),
 }
 """What each feature space is measured with."""
-OFFLINE = ("efficientnet-lite2",)
-"""Spaces that come with the evaluate extra and need no download."""
 SAMPLE = 10_000  # reference pictures whose features are kept for kernel distances; statistics are of all
 
 

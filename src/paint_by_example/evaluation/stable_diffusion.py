@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ..canvas import Canvas
 from ..crops import context_crop
-from ..edit import Canvas
 from ..errors import DataError, ModelError
 from ..images import tensor_image
 from .benchmark import Item, Pixels

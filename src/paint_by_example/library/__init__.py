@@ -12,9 +12,11 @@ interrupted, and is written over.
 
 from .adding import Added, add_pictures
 from .encoder import Encoder, encode
+from .entry import Entry
 from .lance import open_library
-from .searching import Found, Hole, Search, find_exemplars, make_index, open_search
-from .store import Entry, Library
+from .queries import find_exemplars, make_index, open_search
+from .searching import Found, Hole, Search
+from .store import Library
 from .text import TextEncoder, find_words
 
 __all__ = [

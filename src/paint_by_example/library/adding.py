@@ -21,8 +21,9 @@ from ..images import READABLE_SUFFIXES, load_exemplar
 from ..painter import Painter
 from ..record import content_hash
 from .encoder import Encoder, encode
+from .entry import NewPicture
 from .lance import open_library
-from .store import Library, NewPicture
+from .store import Library
 from .text import TextEncoder
 
 THUMBNAIL = 128  # longer side, pixels

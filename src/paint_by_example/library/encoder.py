@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ModelError
+from ..fingerprint import fingerprint
 from ..painter import Painter
-from ..parts import SAMPLED
-from ..record import HASH_LENGTH
 
 FROZEN = (
     "backbone.",
@@ -54,19 +51,7 @@ class Encoder:
         handed = [list(map(float, values)) for values in (extractor.image_mean, extractor.image_std)]
         model = painter.model_name or painter.name_or_path or "embedded"
         rest = f"{handed} {module.image_size} {painter.exemplar_fit}"
-        return cls(sample_hash(frozen, rest), len(features), model, painter.compat)
-
-
-def sample_hash(weights: Mapping[str, torch.Tensor], rest: str = "") -> str:
-    """A hash of weights, some values of each tensor in float16, and of what else makes a difference."""
-    digest = hashlib.sha256()
-    for name, value in weights.items():
-        flat = value.detach().flatten()
-        sample = flat[:: -(-len(flat) // SAMPLED) or 1]
-        digest.update(f"{name} {tuple(value.shape)}".encode())
-        digest.update(sample.to("cpu", torch.float16).numpy().tobytes())
-    digest.update(rest.encode())
-    return digest.hexdigest()[:HASH_LENGTH]
+        return cls(fingerprint(frozen.items(), rest), len(features), model, painter.compat)
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..images import load_exemplar
 from ..inputs import Encoded
 from ..record import content_hash
 from .encoder import Encoder
+from .entry import Entry, NewPicture
 
 DATABASE, MATRIX, TEXTS, INDEX, LOCK = "library.db", "features.f32", "texts.f32", "index.usearch", ".lock"
 VERSION = 1
@@ -38,39 +38,6 @@ create index tags_of_pictures on tags (picture);
 create table broken (
     path text primary key, bytes integer not null, mtime_ns integer not null, reason text not null) without rowid;
 """
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A picture in a library."""
-
-    id: int
-    """Its row of the matrix; stays the same, and is not given to another picture."""
-    sha256: str
-    """Of its pixels, as `record.content_hash` has it."""
-    width: int
-    height: int
-    aspect: float
-    """Width over height of what it shows, without an even border."""
-    colour: tuple[float, float, float]
-    """Mean red, green and blue of what it shows, [0, 1]."""
-    licence: str | None
-    paths: tuple[str, ...]
-    """Files that hold it; several are duplicates, none means that it is missing."""
-    tags: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class NewPicture:
-    """What is kept of a picture, but for its features."""
-
-    sha256: str
-    width: int
-    height: int
-    aspect: float
-    colour: tuple[float, float, float]
-    thumbnail: bytes
-    """WebP."""
 
 
 class Library:

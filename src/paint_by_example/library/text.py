@@ -13,8 +13,9 @@ from transformers import AutoTokenizer, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from ..errors import ModelError
+from ..fingerprint import fingerprint
 from ..network import quiet
-from .encoder import Encoder, sample_hash
+from .encoder import Encoder
 from .store import Library
 
 
@@ -45,7 +46,7 @@ class TextEncoder:
             model = os.path.abspath(model)
         self.length = int(self.network.config.text_config.max_position_embeddings)
         size = int(self.network.config.projection_dim)
-        self.encoder = Encoder(sample_hash(self.network.state_dict()), size, model, None)
+        self.encoder = Encoder(fingerprint(self.network.state_dict().items()), size, model, None)
 
     @torch.no_grad()
     def picture(self, picture: Image.Image) -> NDArray[np.float32]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
 import anyio.to_thread
-from fastapi import FastAPI, File, Form, HTTPException, Query, Request, UploadFile
+from fastapi import FastAPI, File, HTTPException, Query, Request, UploadFile
 from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, Response
 from PIL import Image
 from pydantic import Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -22,19 +22,16 @@ from .. import __version__
 from ..errors import UserError
 from ..images import MAX_PIXELS
 from ..library import Hole
-from ..record import read_record
 from ..sampling import SCHEDULERS
 from . import messages, uploads
 from .access import LOOPBACK, Access
 from .browsing import NotThere, RootName, Roots, thumbnail
-from .events import event_stream
-from .jobs import Job, Jobs, QueueFull
+from .edits import add_edits, add_structure
+from .jobs import Jobs, QueueFull
 from .library import Exemplars
-from .maps import check_drawable, drawable, maps
-from .messages import MAX_EXEMPLARS, MAX_REGIONS, State, read_settings
-from .painting import read_asked
-from .store import new_id
-from .submission import Submission
+from .maps import drawable
+
+logger = logging.getLogger("paint_by_example.server")
 
 PAGE = Path(__file__).parent / "page"
 PAGE_TYPES = {
@@ -49,27 +46,11 @@ PAGE_TYPES = {
     ".webp": "image/webp",
     ".woff2": "font/woff2",
 }
-DECODERS = 2  # uploads that are looked at at once: a picture takes up to four bytes a pixel
-LISTED = 100
 MAX_LISTED = 200  # pictures of the library in an answer
-ID = Annotated[str, "an edit's id"]
 Number = Annotated[int, PathParameter(ge=0, lt=2**63, description="a picture's id in the library")]
 Tags = Annotated[
     list[Annotated[str, Field(max_length=200)]] | None, Query(max_length=16, description="that pictures must have")
 ]
-Masks = Annotated[list[UploadFile] | None, File(max_length=MAX_REGIONS, description="white where to repaint")]
-Sketch = Annotated[UploadFile | None, File(description="with the structure sketch: a drawing of the source's size")]
-SettingsText = Annotated[
-    str,
-    Form(
-        max_length=100_000,
-        description="a JSON object, see docs/http-api.md",
-        examples=['{"regions": [{"box": [40, 60, 200, 220]}], "seeds": [0, 1], "guidance_scale": 5}'],
-    ),
-]
-JSON_SETTINGS = {
-    "requestBody": {"content": {"multipart/form-data": {"encoding": {"settings": {"contentType": "application/json"}}}}}
-}
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": messages.Problem, "description": "not a request of this API's kind"},
@@ -80,7 +61,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     410: {"model": messages.Problem, "description": "removed"},
     413: {"model": messages.Problem, "description": "the upload is too large"},
     422: {"model": messages.Problem, "description": "what you can put right"},
-    503: {"model": messages.Problem, "description": "the queue is full, or the server stops"},
+    503: {"model": messages.Problem, "description": "the queue or the disk is full, or the server stops"},
 }
 
 
@@ -123,8 +104,8 @@ def create_app(jobs: Jobs, options: Options) -> FastAPI:
         refused=lambda reason: jobs.metrics.refused.labels(reason).inc(),
     )
     _handle_errors(app, jobs)
-    _add_edits(app, jobs, options)
-    _add_structure(app, jobs, options)
+    add_edits(app, jobs, options.pixels, options.preset)
+    add_structure(app, jobs, options.pixels)
     _add_models(app, jobs)
     _add_files(app, options.roots)
     _add_library(app, options)
@@ -157,174 +138,14 @@ def _handle_errors(app: FastAPI, jobs: Jobs) -> None:
         jobs.metrics.refused.labels("full").inc()
         return answer(503, str(error), {"Retry-After": str(error.seconds)})
 
+    @app.exception_handler(OSError)
+    def no_room(request: Request, error: OSError) -> JSONResponse:
+        logger.error("%s %s could not be answered: %s", request.method, request.url.path, error)
+        return answer(503, f"the server cannot keep what you sent: {error.strerror or type(error).__name__}")
+
     @app.exception_handler(StarletteHTTPException)
     def other(request: Request, error: StarletteHTTPException) -> JSONResponse:
         return answer(error.status_code, str(UserError(str(error.detail))), error.headers)
-
-
-def _add_edits(app: FastAPI, jobs: Jobs, options: Options) -> None:
-    decoders = anyio.CapacityLimiter(DECODERS)
-
-    @app.post(
-        "/api/edits",
-        status_code=202,
-        response_model=messages.Edit,
-        tags=["edits"],
-        summary="Make an edit",
-        openapi_extra=JSON_SETTINGS,
-    )
-    async def make(
-        response: Response,
-        source: Annotated[UploadFile, File(description="the picture to edit")],
-        mask: Masks = None,
-        exemplar: Annotated[
-            list[UploadFile] | None, File(max_length=MAX_EXEMPLARS, description="what to paint")
-        ] = None,
-        sketch: Sketch = None,
-        settings: SettingsText = "{}",
-    ) -> messages.Edit:
-        asked = read_settings(settings)
-        model = asked_model(jobs, asked)
-        check_drawable(asked.structure, jobs.shelf.loading.pose_models)
-        if asked.preset is None and model.kind == "exemplar":
-            asked = asked.model_copy(update={"preset": options.preset})
-        name = new_id()
-        submission = Submission(jobs.store.place(name) / "inputs", options.pixels)
-        try:
-            async with decoders:
-                load = await anyio.to_thread.run_sync(
-                    lambda: submission.check(source, mask or [], exemplar or [], sketch, asked, model)
-                )
-            job = Job(id=name, name=submission.stem, model=model.name, settings=asked, load=load)
-            edit = await anyio.to_thread.run_sync(jobs.submit, job)
-        except BaseException:  # a client that goes, too
-            jobs.store.remove(name)
-            raise
-        response.headers["Location"] = f"/api/edits/{name}"
-        return edit
-
-    def found(edit: messages.Edit | None, name: str) -> messages.Edit:
-        if edit is None:
-            raise HTTPException(404, f"there is no edit {name[:40]}: it may have expired")
-        return edit
-
-    @app.get("/api/edits", response_model=messages.Edits, tags=["edits"], summary="The newest edits")
-    def newest(state: State | None = None) -> messages.Edits:
-        edits = []
-        for stored in jobs.store.newest():
-            edit = jobs.view(stored.id)
-            if edit is not None and state in (None, edit.state):
-                edits.append(edit)
-            if len(edits) == LISTED:
-                break
-        return messages.Edits(edits=edits)
-
-    @app.get("/api/edits/{name}", response_model=messages.Edit, tags=["edits"], summary="How an edit stands")
-    def one(name: ID) -> messages.Edit:
-        return found(jobs.view(name), name)
-
-    @app.get(
-        "/api/edits/{name}/events",
-        tags=["edits"],
-        summary="Server-sent events: state, step, preview",
-        response_class=StreamingResponse,
-        responses={200: {"content": {"text/event-stream": {}}}},
-    )
-    async def events(name: ID, previews: Annotated[int, Query(ge=0, le=1)] = 1) -> StreamingResponse:
-        edit = found(await anyio.to_thread.run_sync(jobs.view, name), name)
-        stream = event_stream(jobs, edit, bool(previews))
-        return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
-
-    @app.get(
-        "/api/edits/{name}/results/{index}",
-        tags=["edits"],
-        summary="A result",
-        response_class=FileResponse,
-        responses={200: {"content": {"image/png": {}}}},
-    )
-    def result(name: ID, index: int) -> FileResponse:
-        edit = found(jobs.view(name), name)
-        if edit.state in ("queued", "running"):
-            raise HTTPException(409, f"the edit is {edit.state}; wait until it is done")
-        if not 0 <= index < len(edit.results):
-            raise HTTPException(404, f"the edit is {edit.state} and has {len(edit.results)} results, from 0 on")
-        path = jobs.result_path(edit, index)
-        if not path.is_file():
-            raise HTTPException(410, "the result's file has been removed")
-        return FileResponse(
-            path, media_type="image/png", filename=f"{edit.name}-{index}.png", content_disposition_type="inline"
-        )
-
-    @app.post("/api/edits/{name}/cancel", response_model=messages.Edit, tags=["edits"], summary="Cancel an edit")
-    def cancel(name: ID) -> messages.Edit:
-        return found(jobs.cancel(name), name)
-
-    @app.delete("/api/edits/{name}", status_code=204, tags=["edits"], summary="Remove an edit with its results")
-    def remove(name: ID) -> None:
-        if not jobs.remove(name):
-            found(None, name)
-
-    @app.post("/api/record", tags=["edits"], summary="How a result was made, from its PNG file")
-    async def record(picture: Annotated[UploadFile, File()]) -> dict[str, Any]:
-        def read() -> dict[str, Any]:
-            with tempfile.TemporaryDirectory() as folder:
-                path, name = Path(folder) / "picture", uploads.file_name(picture.filename, "picture")
-                uploads.save_upload(picture.file, path)
-                try:
-                    uploads.check_picture(path, "picture", name, options.pixels)
-                    asked = read_asked(path)
-                    values: dict[str, Any] = asked or json.loads(json.dumps(asdict(read_record(path)), allow_nan=False))
-                except UserError as error:
-                    raise UserError(str(error).replace(str(path), name)) from None
-            return values
-
-        async with decoders:
-            return await anyio.to_thread.run_sync(read)
-
-
-def asked_model(jobs: Jobs, asked: messages.Settings) -> messages.Model:
-    """What is known of the model that an edit is for."""
-    name = asked.model or jobs.current
-    if name not in jobs.shelf.models:
-        raise NotThere(f"there is no model {name!r}; GET /api/models lists them")
-    if not jobs.switch and name != jobs.current:
-        raise HTTPException(403, "the server was started with --disable-model-switch")
-    return jobs.shelf.known(name)
-
-
-def _add_structure(app: FastAPI, jobs: Jobs, options: Options) -> None:
-    decoders = anyio.CapacityLimiter(DECODERS)
-
-    @app.post(
-        "/api/structure",
-        response_model=messages.StructureMaps,
-        tags=["edits"],
-        summary="What an edit would be told of the structure of what stands in its regions",
-        openapi_extra=JSON_SETTINGS,
-    )
-    async def structure(
-        source: Annotated[UploadFile, File(description="the picture to edit")],
-        mask: Masks = None,
-        sketch: Sketch = None,
-        settings: SettingsText = "{}",
-    ) -> messages.StructureMaps:
-        asked = read_settings(settings)
-        model, pose_models = asked_model(jobs, asked), jobs.shelf.loading.pose_models
-        if asked.structure is None:
-            raise UserError("there is nothing to draw: say which structure in settings")
-        check_drawable(asked.structure, pose_models)
-        size = model.image_size
-        if model.kind != "exemplar" or size is None:
-            why = "has not been loaded yet" if model.kind == "exemplar" else "takes no structure"
-            raise UserError(f"the model {model.name} {why}, so there is nothing to draw; choose another model")
-
-        def draw() -> messages.StructureMaps:
-            with tempfile.TemporaryDirectory() as folder:
-                work = Submission(Path(folder) / "inputs", options.pixels).look(source, mask or [], sketch, asked)
-            return messages.StructureMaps(maps=maps(work, size, pose_models))
-
-        async with decoders:
-            return await anyio.to_thread.run_sync(draw)
 
 
 def _add_models(app: FastAPI, jobs: Jobs) -> None:
@@ -375,7 +196,7 @@ def _add_files(app: FastAPI, roots: Roots) -> None:
 
 
 def _add_library(app: FastAPI, options: Options) -> None:
-    decoders = anyio.CapacityLimiter(DECODERS)
+    decoders = anyio.CapacityLimiter(uploads.DECODERS)
 
     def library() -> Exemplars:
         if options.library is None:

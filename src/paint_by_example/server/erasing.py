@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..canvas import Canvas
 from ..crops import context_crop
-from ..edit import Canvas
 from ..errors import ModelError
 from ..images import Box
 from .messages import Kind, Told

@@ -132,6 +132,8 @@ class Jobs:
         self.changed = threading.Condition()
         self.waiting: deque[Job] = deque()
         self.active: dict[str, Job] = {}
+        self.unwritten: dict[str, Edit] = {}
+        """How edits ended for which the disk had no room."""
         self.mean_seconds: float | None = None
         self.stopping = False
         self.workers = [Worker(self, device) for device in devices]
@@ -228,7 +230,7 @@ class Jobs:
             job = self.active.get(name)
             if job is not None:
                 return self._view(job)
-        return self.store.read(name)
+        return self.unwritten.get(name) or self.store.read(name)
 
     def look(self, job: Job) -> Edit:
         """How an edit stands that may have ended since it was found."""
@@ -247,7 +249,7 @@ class Jobs:
                 else:
                     waited = False
         if job is None:
-            return self.store.read(name)
+            return self.view(name)
         if waited:
             self._end(job, "cancelled")
             self._moved()
@@ -263,6 +265,7 @@ class Jobs:
             return False
         if self.find(name) is None:
             self.store.remove(name)
+            self.unwritten.pop(name, None)
         return True
 
     def choose(self, name: str) -> None:
@@ -388,6 +391,7 @@ class Jobs:
             logger.error("the edit %s could not be written: %s", job.id, problem)
             if state == "done":
                 edit = edit.model_copy(update={"state": "failed", "results": [], "error": "the server's disk is full"})
+            self.unwritten[job.id] = edit
         with self.changed:
             job.state, job.last = edit.state, edit
             self.active.pop(job.id, None)

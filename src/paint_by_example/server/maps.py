@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..canvas import Canvas, draw_structure
 from ..compiled import has_openvino
 from ..crops import context_crop
-from ..edit import Canvas, draw_structure
 from ..errors import UserError
 from ..pose import find_models
 from ..structure import KINDS, StructureKind

@@ -1,0 +1,35 @@
+"""A hash that tells one model's weights from another's. It is no protection against forgery."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SAMPLED = 256  # values of a tensor that count, at most: quick however large the model
+HASH_LENGTH = 32  # hexadecimal digits kept of SHA-256
+
+
+def fingerprint(weights: Iterable[tuple[str, Tensor]], rest: str = "") -> str:
+    """Hash weights, some values of each tensor in float16, so that the same model in float32 and float16 has one hash.
+
+    Args:
+        weights: names and tensors, in an order that is always the same.
+        rest: what else makes a difference.
+
+    Returns:
+        `HASH_LENGTH` hexadecimal digits.
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    for name, value in weights:
+        flat = value.detach().flatten()
+        sample = flat[:: -(-len(flat) // SAMPLED) or 1]
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(sample.to("cpu", torch.float16).numpy().tobytes())
+    digest.update(rest.encode())
+    return digest.hexdigest()[:HASH_LENGTH]
