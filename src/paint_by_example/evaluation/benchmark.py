@@ -72,6 +72,11 @@ class Benchmark(Protocol):
         ...
 
 
+def items_of(benchmark: Benchmark) -> Iterator[Item]:
+    """All items, one after another."""
+    return (benchmark[index] for index in range(len(benchmark.names)))
+
+
 class Cocoee:
     """COCOEE, or what `coco.build_cocoee` made in its layout.
 
