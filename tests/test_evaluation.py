@@ -18,7 +18,7 @@ from paint_by_example.cli import main
 from paint_by_example.errors import DataError, UserError
 from paint_by_example.evaluation import coco, scoring
 from paint_by_example.evaluation.baselines import cut_and_paste
-from paint_by_example.evaluation.benchmark import Benchmark, Cocoee, DreamEditBench, Item, Pixels, open_benchmark
+from paint_by_example.evaluation.benchmark import Cocoee, DreamEditBench, Item, Pixels, items_of, open_benchmark
 from paint_by_example.evaluation.editing import ModelSettings, baseline_method, model_method, run_method
 from paint_by_example.evaluation.features import FeatureCache
 from paint_by_example.evaluation.held_out import HeldOut
@@ -28,10 +28,6 @@ from tests import tiny
 from tests.test_evaluation_features import tiny_clip
 
 SIDE = 48
-
-
-def items_of(benchmark: Benchmark) -> list[Item]:
-    return [benchmark[index] for index in range(len(benchmark.names))]
 
 
 def cocoee(folder: Path, count: int = 4, exemplars: int = 3) -> Path:

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from paint_by_example.cli import main
-from paint_by_example.evaluation.benchmark import open_benchmark
+from paint_by_example.evaluation.benchmark import items_of, open_benchmark
 from paint_by_example.evaluation.editing import ModelSettings, model_method
 from paint_by_example.evaluation.result import read_scores
 from paint_by_example.pipeline import PaintByExamplePipeline
-from tests.test_evaluation import SIDE, cocoee, items_of
+from tests.test_evaluation import SIDE, cocoee
 
 
 def test_under_compat_pictures_of_one_size_are_a_batch(models: dict[str, Path], tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_under_compat_pictures_of_one_size_are_a_batch(models: dict[str, Path], 
     other = "000000003419"  # of another size, so that it stands alone
     for path in (folder / "GT_3500" / f"{other}_GT.png", folder / "Mask_bbox_3500" / f"{other}_mask.png"):
         Image.open(path).crop((0, 0, SIDE, 32)).save(path)
-    items = items_of(open_benchmark(folder))
+    items = list(items_of(open_benchmark(folder)))
     ordered = [items[0], items[2], items[1]]
     method, _ = model_method(str(models["clip"]), ModelSettings(steps=1, compat="original"), "cpu")
     together = method(ordered, [5, 6, 7])

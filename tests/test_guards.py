@@ -64,8 +64,9 @@ def test_what_an_error_left_uncommitted_is_not_kept_by_the_next_write(tmp_path: 
 
 
 def test_a_library_that_another_process_made_meanwhile_is_kept(tmp_path: Path) -> None:
-    with filled(tmp_path) as library:
-        library._make(ENCODER)  # as a process does that found none a moment ago
+    library = filled(tmp_path)
+    library.close()
+    library._make(ENCODER)  # as a process does that found none a moment ago
     with Library(tmp_path) as library:
         assert library.count == 2
 

@@ -102,6 +102,8 @@ def test_a_part_of_the_model_is_told_where_there_is_one(beside: PaintByExamplePi
     assert edit(pipeline, **told).records[0].structure.controlnet is None
     pipeline.controlnet = beside.controlnet  # takes its place
     assert changed(pixels(pipeline, **told), pixels(beside, **told)) == (0, 0)
+    pipeline.unload_controlnet()
+    assert edit(pipeline, **told).records[0].structure.controlnet is None
 
 
 def test_the_maps_of_regions(pipeline: PaintByExamplePipeline) -> None:

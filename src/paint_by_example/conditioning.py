@@ -153,7 +153,6 @@ class PaintByExampleImageEncoder(CLIPPreTrainedModel):  # type: ignore[misc]
 # Which stage's features enter the one vector, averaged over how coarse a grid: texture and colour, parts, the whole
 POOLED: tuple[tuple[int, int], ...] = ((1, 4), (2, 4), (4, 2), (6, 1))  # (stage, grid)
 POOLED_CHANNELS = (24, 40, 112, 320)
-POOLED_SIZE = sum(channels * grid**2 for channels, (_, grid) in zip(POOLED_CHANNELS, POOLED, strict=True))
 
 
 class PooledImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from ..errors import ModelError
 
 SIDE = 299  # pixels
-FEATURES = 2048
 
 
 class Convolution(nn.Module):

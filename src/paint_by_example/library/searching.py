@@ -132,17 +132,15 @@ class Search:
         """
         if self.index is not None and among is None:
             rows = self.indexed(features, count)
-            exact = self.cosines(features, rows)
-            order = np.argsort(-exact, kind="stable")[:count]
-            return rows[order], exact[order]
-        cosines = self.approximate(features)
-        if among is not None:
-            cosines[~among] = -np.inf
-        count = min(count, len(cosines) if among is None else int(among.sum()))
-        if count < 1:
-            return np.zeros(0, np.int64), np.zeros(0)
-        least = np.partition(cosines, -count)[-count] - 2 * ROUNDING
-        rows = np.flatnonzero(cosines >= least)
+        else:
+            cosines = self.approximate(features)
+            if among is not None:
+                cosines[~among] = -np.inf
+            count = min(count, len(cosines) if among is None else int(among.sum()))
+            if count < 1:
+                return np.zeros(0, np.int64), np.zeros(0)
+            least = np.partition(cosines, -count)[-count] - 2 * ROUNDING
+            rows = np.flatnonzero(cosines >= least)
         exact = self.cosines(features, rows)
         order = np.argsort(-exact, kind="stable")[:count]
         return rows[order], exact[order]

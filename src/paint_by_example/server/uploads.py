@@ -26,7 +26,7 @@ FORMATS = (
     "AVIF",
 )  # that are taken; MPO: cameras' JPEG with a second picture in it
 NAME_LENGTH = 60
-DECODERS = 2  # uploads that are looked at at once: a picture takes up to four bytes a pixel
+DECODERS = 2  # uploads of a kind that are looked at at once: a picture takes up to four bytes a pixel
 
 # What no picture holds, and what makes of one file two: a picture to one reader, something else to another.
 ZIP_END = re.compile(rb"PK\x05\x06")  # a ZIP archive is read from its end, which lies in the last 65,557 bytes
