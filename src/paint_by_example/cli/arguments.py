@@ -101,7 +101,9 @@ def plain_help(text: str, width: int) -> str:
     """A help of tyro's without colours, no line of which is wider than the terminal, and no empty one within a list."""
     lines: list[str] = []
     for line in ESCAPES.sub("", text).replace(AT_MOST_ONE, "One of these.").splitlines():
-        lines += textwrap.wrap(line, width) if len(line) > width else [line.rstrip()]
+        within = " " * 7 if line.startswith("usage:") else ""
+        broken = textwrap.wrap(line, width, subsequent_indent=within, break_on_hyphens=False)
+        lines += broken if len(line) > width else [line.rstrip()]
     return re.sub(r"\n\n(?=  )", "\n", "\n".join(lines)).rstrip() + "\n"
 
 

@@ -15,7 +15,11 @@ from .arguments import UsageError
 
 @dataclass(frozen=True)
 class Prepare:
-    """Turn downloaded files, or a folder of your own pictures, into training data."""
+    """Turn downloaded files, or a folder of your own pictures, into training data.
+
+    Needed are --downloads for composites, --pictures for folder, --index for shards, and --annotations with --pictures
+    for the others.
+    """
 
     dataset: tyro.conf.Positional[Literal["composites", "openimages", "coco", "lvis", "folder", "shards"]]
     """composites: cut-out objects on photographs, what the embedded model learns from. openimages, coco, lvis: an
@@ -25,7 +29,7 @@ class Prepare:
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """Folder to write. openimages, coco, lvis, folder: index.jsonl, skipped.tsv; shards: shards.jsonl, tar files."""
     downloads: Path | None = None
-    """composites: folder with the downloaded packages."""
+    """composites: folder with the downloaded packages; runs/composites.sh says which."""
     pictures: Path | None = None
     """openimages, coco, lvis, folder: folder with the pictures, or with folders of them."""
     annotations: Path | None = None
