@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test test-slow oracle bench fuzz chaos clean
+.PHONY: help install demo check test test-slow oracle bench fuzz mutate chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,13 @@ fuzz: install .venv/.fuzz ## malformed inputs to everything that takes some: SEE
 
 .venv/.fuzz: requirements/fuzz.txt
 	$(BIN)/pip install --quiet -r requirements/fuzz.txt
+	@touch $@
+
+mutate: install .venv/.mutate ## small changes of the code that no test notices: FILE=sampling.py, LIMIT=25, SEED=0
+	$(BIN)/python -m tests.mutate $(addprefix --file ,$(FILE)) --limit $(or $(LIMIT),25) --seed $(or $(SEED),0)
+
+.venv/.mutate: requirements/mutate.txt
+	$(BIN)/pip install --quiet -c requirements/constraints.txt -r requirements/mutate.txt
 	@touch $@
 
 chaos: install ## kill -9, a full disk, folders that cannot be written, a clock that jumps

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -266,10 +268,11 @@ def test_no_soft_edge_at_the_edge_of_the_picture():
     assert (result[:, 14] < 60).all()
 
 
-def test_paste_back_refuses_a_crop_that_cuts_the_mask():
+@pytest.mark.parametrize("crop", [(0, 0, 5, 5), (3, 2, 7, 6), (2, 3, 6, 7), (1, 2, 5, 6), (2, 1, 6, 5)])
+def test_paste_back_refuses_a_crop_that_cuts_the_mask(crop):
     source, mask = noise(10, 10), box_mask((2, 2, 6, 6), (10, 10))
-    with pytest.raises(ValueError, match=r"outside the crop \(0, 0, 5, 5\)"):
-        paste_back(source, noise(5, 5), mask, (0, 0, 5, 5))
+    with pytest.raises(ValueError, match=re.escape(f"outside the crop {crop}")):
+        paste_back(source, noise(5, 5), mask, crop)
 
 
 def test_paste_back_with_an_empty_mask_is_a_copy():

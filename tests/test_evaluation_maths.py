@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 from scipy import linalg
 from sklearn.mixture import GaussianMixture
 from torchmetrics.image.fid import _compute_fid
@@ -61,15 +62,19 @@ def test_moments_in_parts_are_those_of_the_whole(cuts: list[int]) -> None:
 
 def test_moments_survive_their_file(tmp_path: Path) -> None:
     made = Moments.of(np.random.default_rng(2).normal(size=(20, 4)))
-    made.save(tmp_path / "new" / "statistics.safetensors", "inception-v3")
-    again = Moments.load(tmp_path / "new" / "statistics.safetensors", "inception-v3")
+    file = tmp_path / "a" / "new" / "statistics.safetensors"
+    made.save(file, "inception-v3")
+    again = Moments.load(file, "inception-v3")
     assert again.count == 20
     assert (again.mean == made.mean).all()
     assert (again.scatter == made.scatter).all()
     with pytest.raises(UserError, match="are of inception-v3, not of dinov2"):
-        Moments.load(tmp_path / "new" / "statistics.safetensors", "dinov2")
+        Moments.load(file, "dinov2")
     (tmp_path / "other.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="cannot read statistics"):
+        read_space(tmp_path / "other.safetensors")
+    save_file({"mean": made.mean, "scatter": made.scatter}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="from .*other.safetensors: it holds no mean, scatter and count$"):
         read_space(tmp_path / "other.safetensors")
 
 
@@ -78,6 +83,7 @@ def test_no_moments_of_nothing() -> None:
         Moments.of([])
     with pytest.raises(UserError, match="at least 2"):
         Moments.of(np.ones((1, 3))).covariance()
+    assert Moments.of(np.array([[0.0], [2.0]])).covariance() == [[2]]
 
 
 # --- Fréchet ----------------------------------------------------------------------------------------------------------
@@ -127,6 +133,13 @@ def test_both_ways_to_the_trace_are_one(kind: str) -> None:
     exact = float(np.trace(linalg.sqrtm(first @ second)).real)
     assert trace_root(first, second) == pytest.approx(exact, rel=1e-6)
     assert frechet.nuclear(first, second) == pytest.approx(exact, rel=1e-6)
+
+
+def test_the_quick_way_to_the_trace_is_taken_where_no_eigenvalue_is_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    almost = np.diag([1, 1e-20, 1e-20])  # has a Cholesky factor, and roots of its noise that add up to 2e-10
+    assert trace_root(almost, np.eye(3)) == pytest.approx(1, abs=1e-12)
+    monkeypatch.setattr(frechet, "nuclear", lambda first, second: pytest.fail("the slow way"))
+    assert trace_root(covariance(5, 1), np.eye(5)) > 0
 
 
 def test_frechet_refuses_what_is_no_statistics() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paint_by_example.errors import UserError
-from paint_by_example.guidance import guide, guide_with_structure
+from paint_by_example.guidance import guide, guide_with_structure, within_interval
 from tests.tiny import seeded_noise
 
 
@@ -193,3 +193,35 @@ def test_a_share_that_cannot_be(second):
 def test_a_structure_scale_that_cannot_be(scale):
     with pytest.raises(UserError, match="structure_scale must be a finite number"):
         guide_with_structure(Structured(), CONDITION, NULL, 7.0, scale)
+
+
+def test_guidance_outside_of_its_interval_costs_one_prediction():
+    z_t, seen = noise(1), []
+
+    def note(name):
+        def predict(z, t):
+            seen.append(name)
+            return z + t
+
+        return predict
+
+    predict = within_interval(note("guided"), note("unguided"), (0.2, 0.8), 1000)
+    for t in (100, 200, 500, 800, 900):
+        assert torch.equal(predict(z_t, torch.tensor(t)), z_t + t)
+    assert seen == ["unguided", "guided", "guided", "guided", "unguided"]
+    everywhere = note("guided")
+    assert within_interval(everywhere, note("unguided"), (0, 1), 1000) is everywhere
+
+
+@pytest.mark.parametrize("interval", [(0.8, 0.2), (-0.1, 0.5), (0.5, 1.1), (math.nan, 1.0)])
+def test_an_interval_that_cannot_be(interval):
+    with pytest.raises(UserError, match="guidance_interval must be two rising numbers between 0 and 1"):
+        within_interval(Conditional(), Conditional(), interval, 1000)
+
+
+def test_a_point_is_an_interval_too():
+    seen = []
+    predict = within_interval(lambda z, t: seen.append("guided"), lambda z, t: seen.append("unguided"), (0.5, 0.5), 10)
+    for t in (4, 5, 6):
+        predict(None, torch.tensor(t))
+    assert seen == ["unguided", "guided", "unguided"]

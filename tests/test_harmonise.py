@@ -46,6 +46,16 @@ def test_colours_go_half_way_to_the_surroundings():
     assert moved.std() == pytest.approx(20, abs=5)
 
 
+def test_colours_that_are_the_surroundings_stay_as_they_are():
+    tile = np.random.default_rng(2).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    tile[0, :2] = [[0] * 3, [255] * 3]
+    picture, mask = np.tile(tile, (6, 6, 1)), np.zeros((48, 48), bool)
+    mask[8:24, 16:40] = True
+    harmonised = harmonise("colour", picture, picture, mask)
+    assert np.abs(harmonised.astype(int) - picture).max() <= 1
+    assert (harmonised == picture)[(picture == 0).all(2) | (picture == 255).all(2)].all()
+
+
 @pytest.mark.parametrize("name", ["colour", "poisson"])
 def test_outside_of_the_hole_nothing_changes(name):
     rng = np.random.default_rng(1)

@@ -123,6 +123,13 @@ def test_arbitrary_mask_covers_what_lies_deeper_in_the_box_than_the_jitter() -> 
         assert mask.sum() < rectangle_mask(EXTENDED, SIZE).sum()
 
 
+def test_the_outline_has_as_many_points_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paint_by_example.data.masks.jitter_points", lambda rng, points, *_: points)
+    mask = arbitrary_mask(np.random.default_rng(0), TIGHT, EXTENDED, SIZE, points=1)
+    assert mask.dtype == np.uint8
+    assert np.array_equal(mask, rectangle_mask((40, 60, 121, 101), SIZE))  # its corners, joined by straight lines
+
+
 def test_a_box_that_folds_into_nothing_gets_a_rectangle(monkeypatch: pytest.MonkeyPatch) -> None:
     outside = np.full((80, 2), -10.0)
     monkeypatch.setattr("paint_by_example.data.masks.jitter_points", lambda *_: outside)

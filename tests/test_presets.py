@@ -14,7 +14,6 @@ from paint_by_example import PaintByExamplePipeline, UserError, compiled, load_p
 from paint_by_example.calibration import dead_leaves, unet_inputs
 from paint_by_example.cli import main
 from paint_by_example.compiled import OpenVINONetwork, choose_backend, compile_network, has_bfloat16, has_openvino
-from paint_by_example.guidance import within_interval
 from paint_by_example.presets import PRESETS, find_preset
 from paint_by_example.record import read_record
 from tests import tiny
@@ -182,22 +181,6 @@ def test_without_a_preset_nothing_changes_and_exact_agrees_to_rounding(pipeline:
     plain = edit(pipeline)
     assert np.array_equal(edit(pipeline, backend="torch", guidance_interval=(0.0, 1.0)), plain)
     assert np.abs(edit(pipeline, preset="exact").astype(int) - plain).max() <= 1
-
-
-def test_guidance_outside_of_its_interval_costs_one_prediction() -> None:
-    seen: list[str] = []
-
-    def note(name: str):
-        def predict(z: Tensor, t: Tensor) -> Tensor:
-            seen.append(name)
-            return z
-
-        return predict
-
-    predict = within_interval(note("guided"), note("unguided"), (0.2, 0.8), 1000)
-    for t in (100, 200, 500, 800, 900):
-        predict(torch.zeros(1), torch.tensor(t))
-    assert seen == ["unguided", "guided", "guided", "guided", "unguided"]
 
 
 @pytest.mark.parametrize(
