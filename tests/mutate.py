@@ -55,18 +55,25 @@ timeout_constant=3
 """Messages are left as they are. A limit of time that a busy machine does not reach."""
 QUICKLY = """
 import cv2
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
 cv2.setNumThreads(1)
-settings.register_profile("mutate", phases=(Phase.explicit, Phase.generate), derandomize=True, database=None)
+settings.register_profile(
+    "mutate",
+    phases=(Phase.explicit, Phase.generate),
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 settings.load_profile("mutate")
 
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: getattr(item.function, "is_hypothesis_test", False))
 """
-"""For the copy's conftest.py: the same examples for every mutant, no search for smaller ones, and single ones first.
-OpenCV's threads do not outlive a fork: tests would wait for them."""
+"""For the copy's conftest.py, however busy the machine: the same examples for every mutant, no search for smaller ones,
+and tests of one example first. OpenCV's threads do not outlive a fork: tests would wait for them."""
 
 
 def main() -> int:
