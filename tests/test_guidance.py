@@ -75,6 +75,16 @@ def test_each_picture_may_have_its_own_scale():
         torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-14)
 
 
+def test_each_place_may_have_its_own_scale():
+    z_t = noise(1, 2)
+    scale = torch.ones(2, 1, *z_t.shape[-2:], dtype=torch.float64)
+    scale[..., 1:] = 4.0
+    found = guide(Conditional(), CONDITION[:2], NULL, scale)(z_t, T)
+    for value, columns in ((1.0, slice(0, 1)), (4.0, slice(1, None))):
+        alone = guide(Conditional(), CONDITION[:2], NULL, value)(z_t, T)
+        torch.testing.assert_close(found[..., columns], alone[..., columns], rtol=0, atol=1e-14)
+
+
 def test_each_picture_may_be_at_its_own_timestep():
     z_t, t = noise(1, 2, 3), torch.tensor([10, 500, 900])
     together = guide(Conditional(), CONDITION, NULL, 3.0)(z_t, t)
@@ -209,6 +219,11 @@ def test_guidance_outside_of_its_interval_costs_one_prediction():
     for t in (100, 200, 500, 800, 900):
         assert torch.equal(predict(z_t, torch.tensor(t)), z_t + t)
     assert seen == ["unguided", "guided", "guided", "guided", "unguided"]
+    seen.clear()
+    predict = within_interval(note("guided"), note("unguided"), (0.5, 0.5), 1000)
+    for t in (499, 500, 501):
+        predict(z_t, torch.tensor(t))
+    assert seen == ["unguided", "guided", "unguided"]
     everywhere = note("guided")
     assert within_interval(everywhere, note("unguided"), (0, 1), 1000) is everywhere
 
@@ -216,12 +231,4 @@ def test_guidance_outside_of_its_interval_costs_one_prediction():
 @pytest.mark.parametrize("interval", [(0.8, 0.2), (-0.1, 0.5), (0.5, 1.1), (math.nan, 1.0)])
 def test_an_interval_that_cannot_be(interval):
     with pytest.raises(UserError, match="guidance_interval must be two rising numbers between 0 and 1"):
-        within_interval(Conditional(), Conditional(), interval, 1000)
-
-
-def test_a_point_is_an_interval_too():
-    seen = []
-    predict = within_interval(lambda z, t: seen.append("guided"), lambda z, t: seen.append("unguided"), (0.5, 0.5), 10)
-    for t in (4, 5, 6):
-        predict(None, torch.tensor(t))
-    assert seen == ["unguided", "guided", "unguided"]
+        within_interval(lambda z, t: z, lambda z, t: z, interval, 1000)
