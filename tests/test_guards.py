@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from paint_by_example.batch.editing import BatchEditor, Task
 from paint_by_example.batch.table import Row
 from paint_by_example.errors import DataError, UserError
-from paint_by_example.library import Encoder, Library
+from paint_by_example.library import Encoder, Library, add_pictures
 from paint_by_example.library.entry import NewPicture
 from paint_by_example.server import jobs as queue
 from paint_by_example.server.app import Options, create_app
@@ -29,6 +29,7 @@ from paint_by_example.server.messages import Edit
 from paint_by_example.server.store import Store, new_id
 from paint_by_example.state import NEEDED, load_checkpoint, save_checkpoint, start_run
 from tests import server_client as ask
+from tests import tiny
 from tests.test_server_jobs import Bench
 
 ENCODER = Encoder("0" * 32, 4, "tiny", None)
@@ -103,6 +104,16 @@ def test_a_library_where_none_can_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"kept")
     with pytest.raises(DataError, match="cannot make the library"):
         Library(tmp_path / "file" / "library", ENCODER)
+
+
+def test_adding_a_folder_forgets_nothing_of_its_neighbours(tmp_path: Path) -> None:
+    painter = tiny.embedded_pipeline()
+    for seed, name in enumerate(("pictures2", "pictures")):  # the one's name begins as the other's
+        (tmp_path / name).mkdir()
+        tiny.picture(16, 12, seed=seed).save(tmp_path / name / "a.png")
+        assert add_pictures(tmp_path / "library", painter, [tmp_path / name]).missing == 0
+    with Library(tmp_path / "library") as library:
+        assert [Path(*entry.paths).parent.name for entry in library.entries()] == ["pictures2", "pictures"]
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------
