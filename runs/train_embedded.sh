@@ -11,7 +11,7 @@ PBE=${PBE:-.venv/bin/pbe}
 DATA=${DATA:-data/composites}
 OUT=${OUT:-runs-out/embedded}
 STEPS=${STEPS:-20000}
-DECODER_STEPS=${DECODER_STEPS:-700}
+DECODER_STEPS=${DECODER_STEPS:-2400}
 
 # 1. The pictures: cut-outs and backgrounds that come in packages.
 DATA="$DATA" PBE="$PBE" runs/composites.sh

@@ -89,3 +89,31 @@ def test_the_matte_is_learned(tmp_path):
     changed = {name.split(".")[0] for name, tensor in encoder.state_dict().items() if (tensor != before[name]).any()}
     assert changed == {"matte"}
     assert not any(parameter.requires_grad for parameter in encoder.matte.parameters())
+
+
+def test_pictures_that_look_alike_have_a_small_perceptual_error():
+    torch.manual_seed(0)
+    eye = embedded.backbone().eval()
+    truth = torch.nn.functional.interpolate(torch.rand(2, 3, 8, 8) * 2 - 1, (64, 64), mode="nearest")
+    blurred = torch.nn.functional.avg_pool2d(truth, 9, stride=1, padding=4)
+    lighter = truth + (blurred - truth).abs().mean()  # as far off in pixels
+    with torch.no_grad():
+        assert embedded.perceptual_error(eye, truth, truth) == 0
+        soft, light = (embedded.perceptual_error(eye, picture, truth) for picture in (blurred, lighter))
+    assert soft > 1.3 * light > 0
+
+
+def test_the_decoder_is_taught(tmp_path):
+    scenes = Composites(tiny.composites_folder(tmp_path / "data"), size=32, exemplar_size=32)
+    vae = embedded.fit_autoencoder(scenes, 0, latent_channels=6, decoder_blocks=1)
+    latents = vae.components.weight.clone()
+    x = next(embedded.source_batches(scenes, 16, first=900))
+
+    def error() -> float:
+        with torch.no_grad():
+            return float((vae.decode(vae.components(x)).sample - x).abs().mean())
+
+    untaught = error()
+    embedded.train_decoder(vae, scenes, seed=0, steps=8)
+    assert error() < untaught
+    assert torch.equal(vae.components.weight, latents)

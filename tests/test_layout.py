@@ -7,10 +7,23 @@ import torch
 from diffusers import UNet2DConditionModel
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from paint_by_example import PatchAutoencoder
+from paint_by_example.embedded import build_scheduler
 from paint_by_example.errors import ModelError
-from paint_by_example.layout import CELL, LAYOUT_SIZE, PARTS, LayoutUNet, lay_into_hole
+from paint_by_example.layout import (
+    CELL,
+    COARSE,
+    LAYOUT_SIZE,
+    PARTS,
+    STRENGTH,
+    LayoutUNet,
+    draw_to_layout,
+    lay_into_hole,
+    where_guided,
+)
+from paint_by_example.sampling import predict_clean
 
 SHAPE = {
     "sample_size": 8,
@@ -113,6 +126,86 @@ def test_a_picture_in_the_hole_reaches_the_first_convolution_as_its_latents() ->
     torch.testing.assert_close(seen[9:13, 0, 0], grey)
     assert (seen[13:, 3:5, 4:6] == 1).all()
     assert (seen[13:, 0] == -1).all()
+
+
+def whole_unet(object_share: float) -> LayoutUNet:
+    """One whose latents lose nothing, and whose map is one colour with an alpha all over."""
+    torch.manual_seed(0)
+    channels = 3 * CELL**2
+    network: LayoutUNet = LayoutUNet(**{**SHAPE, "in_channels": 2 * channels + 1, "out_channels": channels})
+    vae = PatchAutoencoder(CELL, channels, decoder_channels=8, decoder_blocks=0)
+    vae.fit(torch.rand(1024, 3, 1, 1) * 2 - 1 + 0.01 * torch.randn(1024, 3, CELL, CELL))
+    network.take_latents_of(vae)
+    with torch.no_grad():
+        network.layout.weight.zero_()
+        plan = network.layout.bias.unflatten(0, (-1, LAYOUT_SIZE, LAYOUT_SIZE))
+        plan[:-4] = vae.components(torch.full((1, 3, CELL, CELL), 0.5 * object_share))[0, :COARSE]
+        plan[-4:] = 2 * object_share - 1
+    return network.eval()  # type: ignore[no-any-return]
+
+
+def clean_after(network: LayoutUNet, z_t: torch.Tensor, t: int, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """A guess of z_0, and what it is once drawn to the map."""
+    torch.manual_seed(3)
+    prediction, scheduler = torch.randn_like(z_t), build_scheduler()
+    sample = torch.cat([z_t, torch.zeros_like(z_t), 1 - mask], dim=1)
+    drawn = draw_to_layout(prediction, network, sample, torch.tensor(t), torch.randn(1, 1, 16), scheduler)
+    before, after = (predict_clean(z_t, e, torch.tensor(t), scheduler) for e in (prediction, drawn))
+    return before, after
+
+
+def test_where_the_object_is_a_guess_is_drawn_to_the_map() -> None:
+    network, mask = whole_unet(1.0), torch.zeros(1, 1, 8, 8)
+    mask[..., 2:6, 2:6] = 1
+    z_t = torch.randn(1, 3 * CELL**2, 8, 8)
+    with torch.inference_mode():
+        before, after = clean_after(network, z_t, 999, mask)
+        moved = (after - before).abs().mean(1)[0]
+        one = (before + (after - before) / STRENGTH)[:, :, 3:5, 3:5]
+        shown = F.conv_transpose2d(one, network.to_pixels_weight, network.to_pixels_bias, stride=CELL)
+        _, later = clean_after(network, z_t, 20, mask)
+    assert (moved[mask[0, 0] == 0] == 0).all()
+    sigma = (1 - build_scheduler().alphas_cumprod[999]).sqrt().item()
+    assert sigma > 0.99
+    torch.testing.assert_close(shown, torch.full_like(shown, 0.5), atol=0.05, rtol=0)
+    cleaner, _ = clean_after(network, z_t, 20, mask)
+    assert 0 < (later - cleaner).abs().mean() < 0.2 * moved.mean()
+
+
+def test_a_map_that_shows_nothing_draws_nothing() -> None:
+    mask = torch.ones(1, 1, 8, 8)
+    with torch.inference_mode():
+        network = whole_unet(0.0)
+        network.layout.bias[:-400] = (
+            F.conv2d(torch.zeros(1, 3, CELL, CELL), network.to_latents_weight, network.to_latents_bias)[0, :COARSE]
+            .expand(-1, LAYOUT_SIZE, LAYOUT_SIZE)
+            .flatten()
+        )
+        before, after = clean_after(network, torch.randn(1, 3 * CELL**2, 8, 8), 999, mask)
+    torch.testing.assert_close(after, before, atol=0.02, rtol=0)
+
+
+def test_guidance_is_as_asked_where_the_object_is_and_none_beside_it() -> None:
+    network, mask = whole_unet(1.0), torch.zeros(2, 1, 16, 16)
+    mask[..., 3:13, 3:13] = 1
+    with torch.inference_mode():
+        network.layout.bias.unflatten(0, (-1, LAYOUT_SIZE, LAYOUT_SIZE))[-4:, :, :5] = -1  # nothing in its left half
+        scale = where_guided(torch.tensor([5.0, 1.0]), network, torch.zeros(1, 1, 16), mask)
+        one = where_guided(3.0, network, torch.zeros(1, 1, 16), mask)
+    assert isinstance(scale, torch.Tensor)
+    assert isinstance(one, torch.Tensor)
+    torch.testing.assert_close(scale[0, 0, 5:11, 10:12], torch.full((6, 2), 5.0))
+    torch.testing.assert_close(one[0, 0, 5:11, 10:12], torch.full((6, 2), 3.0))
+    torch.testing.assert_close(scale[0, 0, :, :6], torch.ones(16, 6))
+    torch.testing.assert_close(scale[1], torch.ones(1, 16, 16))
+    assert where_guided(5.0, UNet2DConditionModel(**SHAPE), torch.zeros(1, 1, 16), mask) == 5.0
+
+
+def test_other_networks_are_left_alone() -> None:
+    prediction = torch.randn(1, 4, 8, 8)
+    plain = UNet2DConditionModel(**SHAPE)
+    same = draw_to_layout(prediction, plain, prediction, torch.tensor(9), torch.zeros(1, 1, 16), build_scheduler())
+    assert same is prediction
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])

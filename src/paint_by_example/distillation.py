@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from .conversion import load_start
 from .data.latents import FIELDS
 from .dial import embed_scale
 from .errors import UserError
+from .guidance import by_place
+from .layout import draw_to_layout, where_guided
 from .learner import Learner, MovingAverage, make_optimizer, save_model
 from .objective import frozen, loss_weight, prediction_target
 from .pipeline import PaintByExamplePipeline, choose_device
@@ -110,7 +112,7 @@ def target(teacher: Ask, null: Tensor, condition: Tensor, z_t: Tensor, draws: Dr
         (B, C, h, w): one DDIM step with it goes where the teacher's steps went.
     """
     scheduler, which = stretches.scheduler, draws.stretch
-    scale = draws.scale.view(-1, 1, 1, 1).to(z_t)
+    scale = by_place(draws.scale).to(z_t)
     conditions = torch.cat([null.expand_as(condition), condition])
     z = z_t
     for step in range(stretches.within):
@@ -169,9 +171,11 @@ def distillation_loss(
     def guided(z: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
         x = pipeline.unet_input(z, torch.cat([z_masked, z_masked]), torch.cat([m, m]))
         with reduced:
-            return predict(teacher, x, t, conditions)
+            prediction = predict(teacher, x, t, conditions)
+        return draw_to_layout(prediction, teacher, x, t, conditions, pipeline.scheduler)
 
-    wanted = target(guided, encoder.uncond_vector.detach().to(condition), condition, z_t, draws, stretches)
+    shown = replace(draws, scale=torch.as_tensor(where_guided(draws.scale, teacher, condition, m)))
+    wanted = target(guided, encoder.uncond_vector.detach().to(condition), condition, z_t, shown, stretches)
     scale = embed_scale(draws.scale, int(pipeline.unet.config.time_cond_proj_dim)).to(device)
     with reduced:
         found = predict(student, pipeline.unet_input(z_t, z_masked, m), t, condition, scale)

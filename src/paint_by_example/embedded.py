@@ -1,6 +1,6 @@
 """Builds the embedded model's parts, before `pbe train` teaches it to paint: what is fitted rather than trained.
 
-The embedded model is the paper's architecture in small: pictures of 128 pixels, latents of 12 channels at 16x16, a
+The embedded model is the paper's architecture in small: pictures of 128 pixels, latents of 24 channels at 16x16, a
 U-Net that is given the noisy latent, the masked latent and the mask and attends to one token, and EfficientNet-Lite0 in
 CLIP's place.
 """
@@ -25,21 +25,23 @@ from .autoencoder import PatchAutoencoder
 from .checkpoint import EMBEDDED
 from .data.composites import Composites
 from .data.packages import read_entries
+from .efficientnet import EfficientNetLite
 from .layout import LayoutUNet
 from .pipeline import PaintByExamplePipeline, load_pipeline
 from .sampling import Scheduler, make_scheduler
-from .thumbnail import EmbeddedImageEncoder
+from .thumbnail import SEEN, EmbeddedImageEncoder
 
 IMAGE_SIZE = 128  # side of the canvas, pixels
 PATCH_SIZE = 8  # pixels to one place of the latents, per side
-LATENT_CHANNELS = 12
+LATENT_CHANNELS = 24
 HELD_OUT = "held_out.tsv"  # kind, package, group and name of every picture that is never trained on
 SAMPLES = 4096  # scenes that principal components are fitted on
 MATTES = 99  # random stream
+LOOKED_AT = 8  # pictures of a batch by which the decoder learns what they look like, which takes long
 SHORTEST = 40  # steps of a learning-rate cycle: in a shorter one its rise would take no step at all
 
 
-def build(data: Path, out: Path, seed: int = 0, decoder_steps: int = 1200, matte_steps: int = 1500) -> None:
+def build(data: Path, out: Path, seed: int = 0, decoder_steps: int = 2400, matte_steps: int = 900) -> None:
     """Make latent space and exemplar encoder of composites, and write a model that cannot paint yet, and the features.
 
     Args:
@@ -57,7 +59,7 @@ def build(data: Path, out: Path, seed: int = 0, decoder_steps: int = 1200, matte
     train_decoder(vae, scenes, seed, decoder_steps)
     torch.manual_seed(seed)
     encoder = EmbeddedImageEncoder()
-    encoder.backbone.load_state_dict(efficientnet.load_pretrained(0).state_dict(), strict=False)  # its first stages
+    encoder.backbone = backbone().requires_grad_(False)
     encoder.take_latents_of(vae)
     train_matte(encoder, scenes, seed, matte_steps)
     thumbnails = look_at_exemplars(encoder.eval().thumbnail, scenes)
@@ -200,14 +202,17 @@ def fit_autoencoder(
 def train_decoder(vae: PatchAutoencoder, scenes: Composites, seed: int, steps: int) -> None:
     """Train the decoder's networks, which join neighbouring patches. The latents stay what they are.
 
+    The loss is L1 of pixels and of their differences, and for a part of each batch `perceptual_error`.
+
     Args:
         vae: its components are fitted.
         scenes: what it is trained on.
         seed: of the noise on the latents.
-        steps: batches of 32; the loss is L1 of pixels and of their differences.
+        steps: batches of 32.
     """
     torch.manual_seed(seed)
     vae.to(memory_format=torch.channels_last)
+    eye = backbone().eval().requires_grad_(False)
     learning = [*vae.detail.parameters(), *vae.refiner.parameters()]
     optimizer = torch.optim.AdamW(learning, lr=1e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=max(steps, SHORTEST), pct_start=0.05)
@@ -217,14 +222,45 @@ def train_decoder(vae: PatchAutoencoder, scenes: Composites, seed: int, steps: i
             x = next(batches)
             z = vae.components(x)
             # latents that the U-Net paints are never quite clean: the decoder learns to live with that
-            z = z + torch.randn_like(z) * torch.rand(len(z), 1, 1, 1) * 0.15
-            error = cast(DecoderOutput, vae.decode(z)).sample - x
+            noise = torch.rand(len(z), 1, 1, 1) * 0.15
+            noise[:LOOKED_AT] *= torch.rand(LOOKED_AT, 1, 1, 1)
+            y = cast(DecoderOutput, vae.decode(z + torch.randn_like(z) * noise)).sample
+            error = y - x
             loss = error.abs().mean() + 0.5 * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean())
+            loss = loss + 0.03 * perceptual_error(eye, y[:LOOKED_AT], x[:LOOKED_AT])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             progress.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+
+
+def perceptual_error(eye: EfficientNetLite, picture: Tensor, truth: Tensor) -> Tensor:
+    """How differently a network sees two pictures, after Johnson et al. (arXiv 1603.08155).
+
+    Args:
+        eye: that network.
+        picture: (B, 3, H, W) in [-1, 1].
+        truth: the same.
+
+    Returns:
+        Mean absolute difference of the maps of its stages, each channel in deviations of the true ones; ().
+    """
+    mean, std = (torch.tensor(x)[:, None, None] for x in (efficientnet.MEAN, efficientnet.STD))
+    with torch.no_grad():
+        wanted = eye(((truth + 1) / 2 - mean) / std)
+    found = eye(((picture + 1) / 2 - mean) / std)
+    errors = [
+        ((f - w) / (w.std((0, 2, 3), keepdim=True) + 1e-3)).abs().mean() for f, w in zip(found, wanted, strict=True)
+    ]
+    return torch.stack(errors).mean()
+
+
+def backbone() -> EfficientNetLite:
+    """The first stages of EfficientNet-Lite0, pretrained."""
+    network = EfficientNetLite(0, stages=max(SEEN) + 1)
+    network.load_state_dict(efficientnet.load_pretrained(0).state_dict(), strict=False)
+    return network
 
 
 def train_matte(encoder: EmbeddedImageEncoder, scenes: Composites, seed: int, steps: int, batch_size: int = 32) -> None:

@@ -49,7 +49,7 @@ def guide(
         predict: The model. It sees B, 2B or 3B latents and must repeat what else it closes over accordingly.
         condition: (B,1,D), or (1,1,D) for all pictures.
         null_condition: (1,1,D).
-        guidance_scale: λ, one for all pictures or one each, (B,).
+        guidance_scale: λ, one for all pictures, one each, (B,), or one each place, (B,1,h,w).
         rescale: φ, how far to bring the guided prediction's deviation back to that of the conditional one, which a
             large λ exceeds: e ← φ e std(e_condition) / std(e) + (1 - φ) e (arXiv 2305.08891, section 3.4).
         second: A second condition; with w = 0 as without one.
@@ -59,14 +59,14 @@ def guide(
     """
     check_share("guidance_rescale", rescale)
     conditions, mix = _mixed(condition, second)
-    scale = torch.as_tensor(guidance_scale, dtype=torch.float64)  # () or (B,); double until it meets a prediction
+    scale = torch.as_tensor(guidance_scale, dtype=torch.float64)  # double until it meets a prediction
     if bool((scale == 1).all()):
         return lambda z_t, t: mix(_ask(predict, z_t, t, conditions))
 
     def guided(z_t: Tensor, t: Tensor) -> Tensor:
         e_null, *predictions = _ask(predict, z_t, t, [null_condition.to(condition), *conditions])
         e_condition = mix(predictions)
-        e = e_null + scale.view(-1, 1, 1, 1).to(e_null) * (e_condition - e_null)
+        e = e_null + by_place(scale).to(e_null) * (e_condition - e_null)
         return _rescaled(e, e_condition, rescale)
 
     return guided
@@ -96,7 +96,7 @@ def guide_with_structure(
         predict: The model.
         condition: c, (B,1,D), or (1,1,D) for all pictures.
         null_condition: (1,1,D).
-        guidance_scale: λ, one for all pictures or one each, (B,).
+        guidance_scale: λ, one for all pictures, one each, (B,), or one each place, (B,1,h,w).
         structure_scale: μ.
         rescale: See `guide`.
         second: See `guide`.
@@ -126,7 +126,7 @@ def guide_with_structure(
         e_null, e_structure, *predictions = _ask(some_told, z_t, t, [nothing, nothing, *conditions])
         e_both = mix(predictions)
         e = e_null + structure_scale * (e_structure - e_null)
-        e = e + scale.view(-1, 1, 1, 1).to(e) * (e_both - e_structure)
+        e = e + by_place(scale).to(e) * (e_both - e_structure)
         return _rescaled(e, e_both, rescale)
 
     return guided
@@ -149,6 +149,11 @@ def _mixed(condition: Tensor, second: Second | None) -> tuple[list[Tensor], Call
     if share == 0:
         return [condition], lambda predictions: predictions[0]
     return [condition, other.to(condition)], lambda predictions: torch.lerp(predictions[0], predictions[1], share)
+
+
+def by_place(scale: Tensor) -> Tensor:
+    """λ as it meets a prediction, (B,C,h,w): () and (B,) to (B,1,1,1), (B,1,h,w) as it is."""
+    return scale if scale.ndim == 4 else scale.reshape(-1, 1, 1, 1)
 
 
 def _rescaled(e: Tensor, e_condition: Tensor, rescale: float) -> Tensor:

@@ -19,9 +19,12 @@ from torch.nn import functional as F
 from .attention import collapse_cross_attention, dead_parameters
 from .autoencoder import PatchAutoencoder
 from .errors import ModelError
+from .sampling import Scheduler, move_clean, predict_clean
 
 LAYOUT_SIZE = 10  # cells along a side of the map, which covers the square around the hole
 CELL = 8  # pixels to a cell of the latents, per side
+COARSE = 12  # of the latents' channels, the first of which say most, those that the map has
+STRENGTH = 2.0  # see `draw_to_layout`; docs/log.md has the figures
 PARTS = 2  # places in each row and column of a cell for which the map says how much the object fills
 
 
@@ -38,9 +41,10 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         super().__init__(*args, **options)
         first: Any = self.get_submodule("conv_in")
         latents = int(self.config.out_channels)
-        channels = latents + PARTS**2
+        coarse = min(COARSE, latents)
+        channels = coarse + PARTS**2
         self.conv_in = nn.Conv2d(
-            first.in_channels + channels, first.out_channels, first.kernel_size, padding=first.padding
+            first.in_channels + latents + PARTS**2, first.out_channels, first.kernel_size, padding=first.padding
         )
         self.layout = nn.Linear(self.config.cross_attention_dim, channels * LAYOUT_SIZE**2).requires_grad_(False)
         for name in ("to_latents", "to_pixels"):
@@ -59,7 +63,7 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
                 self.get_buffer(f"{name}_{kind}").copy_(tensor)
 
     def plan(self, condition: Tensor) -> Tensor:
-        """The map that a token, (B, 1, D), is decoded into: (B, C + 4, n, n), a thumbnail (see `thumbnail`)."""
+        """The map that a token, (B, 1, D), is decoded into, a `thumbnail`: (B, c + 4, n, n), c the coarse channels."""
         plan = self.layout(condition[:, 0])
         return cast(Tensor, plan.unflatten(1, (-1, LAYOUT_SIZE, LAYOUT_SIZE)))
 
@@ -94,15 +98,99 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         """
         if condition.shape[1] != 1:
             raise ModelError(f"this U-Net takes a condition of one token, not of {condition.shape[1]}")
-        plan = self.plan(condition).float()
-        latents, there = plan[:, : -(PARTS**2)], plan[:, -(PARTS**2) :]
-        weights = {name: self.get_buffer(name).float() for name, _ in self.named_buffers(recurse=False)}
-        picture = F.conv_transpose2d(latents, weights["to_pixels_weight"], weights["to_pixels_bias"], stride=CELL)
-        alpha = F.interpolate((F.pixel_shuffle(there, PARTS) + 1) / 2, picture.shape[-2:], mode="bilinear")
-        laid = lay_into_hole(torch.cat([picture, alpha], dim=1), 1 - sample[:, -1:], CELL)
-        cells = F.conv2d(laid[:, :3], weights["to_latents_weight"], weights["to_latents_bias"], stride=CELL)
+        laid = self.lay(condition, 1 - sample[:, -1:])
+        cells = F.conv2d(laid[:, :3], self._pattern("to_latents"), self._pattern("to_latents", "bias"), stride=CELL)
         filled = F.pixel_unshuffle(F.avg_pool2d(laid[:, 3:], CELL // PARTS), PARTS) * 2 - 1
         return torch.cat([sample, cells.to(sample), filled.to(sample)], dim=1)
+
+    def lay(self, condition: Tensor, mask: Tensor) -> Tensor:
+        """The map, in its place.
+
+        Args:
+            condition: (B, 1, D).
+            mask: (B, 1, h, w) in [0, 1], the share of each cell that is repainted.
+
+        Returns:
+            (B, 4, 8 h, 8 w) float32: the object's colours, multiplied by its alpha, and alpha in [0, 1].
+        """
+        plan = self.plan(condition).float()
+        latents, there = plan[:, : -(PARTS**2)], plan[:, -(PARTS**2) :]
+        inverse = self._pattern("to_pixels")[: latents.shape[1]]
+        picture = F.conv_transpose2d(latents, inverse, self._pattern("to_pixels", "bias"), stride=CELL)
+        alpha = F.interpolate((F.pixel_shuffle(there, PARTS) + 1) / 2, picture.shape[-2:], mode="bilinear")
+        return lay_into_hole(torch.cat([picture, alpha], dim=1), mask, CELL)
+
+    def change_to_show(self, z_0: Tensor, laid: Tensor) -> Tensor:
+        """What a picture lacks to show the map where the object is.
+
+        Args:
+            z_0: latents, (B, C, h, w).
+            laid: from `lay`.
+
+        Returns:
+            The difference, times alpha, (B, C, h, w) float32.
+        """
+        inverse, bias = self._pattern("to_pixels"), self._pattern("to_pixels", "bias")
+        picture = F.conv_transpose2d(z_0.float(), inverse, bias, stride=CELL)
+        colours, alpha = laid[:, :3], laid[:, 3:].clamp(0, 1)
+        # times alpha: beside the object the map is not quite empty, and what guidance makes of that is seen
+        return F.conv2d(alpha * (colours - alpha * picture), self._pattern("to_latents"), stride=CELL)
+
+    def _pattern(self, name: str, kind: str = "weight") -> Tensor:
+        return cast(Tensor, self.get_buffer(f"{name}_{kind}").float())
+
+
+def draw_to_layout(
+    prediction: Tensor, unet: Any, sample: Tensor, t: Tensor, condition: Tensor, scheduler: Scheduler
+) -> Tensor:
+    """Draw what a `LayoutUNet` predicts to the map of its token, the more the noisier the latent is.
+
+    Where the object is, the predicted picture changes by `STRENGTH` σ_t times what it lacks to show the map:
+    reconstruction guidance (arXiv 2204.03458, section 3.1) by a picture that the token alone gives. The null token's
+    map shows nothing, so guidance by λ strengthens this as it does all that the exemplar says. The U-Net learns
+    without it.
+
+    Args:
+        prediction: of the U-Net, (B, C, h, w); another U-Net's stays as it is.
+        unet: whose prediction.
+        sample: what it was asked, (B, C', h, w).
+        t: (B,) or one for all.
+        condition: (B, 1, D).
+        scheduler: gives σ_t and the kind of prediction.
+
+    Returns:
+        (B, C, h, w).
+
+    Raises:
+        ModelError: the scheduler's prediction type is unknown.
+    """
+    if not isinstance(unet, LayoutUNet):
+        return prediction
+    z_t, mask = sample[:, : prediction.shape[1]], 1 - sample[:, -1:]
+    z_0 = predict_clean(z_t, prediction, t, scheduler)
+    change = STRENGTH * mask * unet.change_to_show(z_0, unet.lay(condition, mask))
+    return move_clean(prediction, change.to(prediction), t, scheduler)
+
+
+def where_guided(scale: float | Tensor, unet: Any, condition: Tensor, mask: Tensor) -> float | Tensor:
+    """The guidance scale of each place: as asked where a `LayoutUNet`'s map has the object, 1 beside it.
+
+    Guidance exaggerates the difference to what stood there without the exemplar; around the object that is a halo.
+
+    Args:
+        scale: λ, one for all pictures or one each, (B,); for another U-Net it stays as it is.
+        unet: whose map.
+        condition: (B, 1, D), or (1, 1, D) for all.
+        mask: (B, 1, h, w) in [0, 1], the share of each cell that is repainted.
+
+    Returns:
+        λ, or (B, 1, h, w).
+    """
+    if not isinstance(unet, LayoutUNet):
+        return scale
+    alpha = unet.lay(condition.expand(len(mask), -1, -1), mask)[:, 3:].clamp(0, 1)
+    there = F.avg_pool2d(F.avg_pool2d(alpha, CELL), 3, stride=1, padding=1)
+    return 1 + (torch.as_tensor(scale).to(there).reshape(-1, 1, 1, 1) - 1) * there
 
 
 def lay_into_hole(picture: Tensor, mask: Tensor, cell: int) -> Tensor:

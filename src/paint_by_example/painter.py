@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -27,6 +28,7 @@ from .dial import embed_scale
 from .errors import ModelError, PictureError, UserError
 from .guidance import Second, guide_with_structure, within_interval
 from .inputs import Blend, Encoded, Exemplar, exemplar_pictures
+from .layout import draw_to_layout, where_guided
 from .parts import Parts
 from .sampling import (
     DrawNoise,
@@ -297,12 +299,15 @@ class Painter(Parts):
                 options |= hints.options(shown if len(shown) == repeats else shown * repeats)
             if beside is not None:
                 options |= beside(z_t, t, condition, shown)
-            if hints is not None or beside is not None:
-                return predict(self.unet, x, t, condition, *told, **options)
-            return predict(self.unet, x, t, condition, *told) if network is None else network(x, t, condition, *told)
+            own = network is None or hints is not None or beside is not None
+            asked = partial(predict, self.unet) if own or network is None else network
+            prediction = asked(x, t, condition, *told, **options)
+            # A distilled network has learned the next from its teacher.
+            return prediction if told else draw_to_layout(prediction, self.unet, x, t, condition, solver)
 
         # A distilled network is told λ, and gives in one call what guidance makes of two.
-        lambda_, null = 1.0 if told else scale, self.null_condition()
+        lambda_ = 1.0 if told else where_guided(scale, self.unet, condition, m)
+        null = self.null_condition()
         mu = structure_scale if structure is not None else 1.0
         guided = guide_with_structure(ask, condition, null, lambda_, mu, guidance_rescale, second)
         unguided = guide_with_structure(ask, condition, null, 1.0, float(mu > 0), second=second)

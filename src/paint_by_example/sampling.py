@@ -392,6 +392,30 @@ def predict_noise(z_t: Tensor, prediction: Tensor, t: Tensor, scheduler: Schedul
             raise ModelError(f"unknown prediction type {other!r}; expected epsilon, v_prediction or sample")
 
 
+def move_clean(prediction: Tensor, way: Tensor, t: Tensor, scheduler: Scheduler) -> Tensor:
+    """The prediction that gives z_0 + σ_t way in place of z_0, σ_t = √(1 - ᾱ_t); otherwise as `predict_clean`.
+
+    Args:
+        prediction: ε, v or z_0, (B,C,h,w).
+        way: (B,C,h,w).
+        t: (B,) or 0-d.
+        scheduler: Gives ᾱ and `prediction_type`.
+
+    Raises:
+        ModelError: The prediction type is none of epsilon, v_prediction and sample.
+    """
+    signal, sigma = _scales(t, scheduler, prediction)
+    match scheduler.config["prediction_type"]:
+        case "epsilon":
+            return prediction - signal * way
+        case "v_prediction":
+            return prediction - way
+        case "sample":
+            return prediction + sigma * way
+        case other:
+            raise ModelError(f"unknown prediction type {other!r}; expected epsilon, v_prediction or sample")
+
+
 def _scales(t: Tensor, scheduler: Scheduler, like: Tensor) -> tuple[Tensor, Tensor]:
     """√ᾱ_t and √(1 - ᾱ_t), (B,1,1,1) or (1,1,1,1), in the precision and on the device of `like`."""
     alpha_bar = scheduler.alphas_cumprod[t.to(scheduler.alphas_cumprod.device)].double().view(-1, 1, 1, 1)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from .autoencoder import PatchAutoencoder, ResidualBlock
 from .compat import Fit
 from .efficientnet import MEAN, STAGES, STD, EfficientNetLite
-from .layout import CELL, LAYOUT_SIZE, PARTS
+from .layout import CELL, COARSE, LAYOUT_SIZE, PARTS
 
 SEEN = (0, 1, 2, 4)  # the backbone's stages that the matte is made of; those after the last are not kept
 MARGIN = 1.04  # side of the square around an object, as a share of the object's longest side
@@ -69,7 +69,7 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     Args:
         image_size: side of the exemplar, pixels.
         feature_size: F, principal components kept of the thumbnail, and width of the condition.
-        latent_channels: C, of the latents.
+        latent_channels: C, of the latents' channels, the first of which say most, those that the thumbnail has.
     """
 
     config_name = "config.json"
@@ -80,7 +80,7 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self,
         image_size: int = 128,
         feature_size: int = 1024,
-        latent_channels: int = 12,
+        latent_channels: int = COARSE,
     ) -> None:
         super().__init__()
         self.image_size = image_size
@@ -157,7 +157,9 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     @torch.no_grad()
     def take_latents_of(self, vae: PatchAutoencoder) -> None:
         """Let thumbnails be in an autoencoder's latents."""
-        self.latents.load_state_dict(vae.components.state_dict())
+        for name, tensor in vae.components.state_dict().items():
+            kept = self.latents.get_parameter(name)
+            kept.copy_(tensor[: len(kept)])
 
     @torch.no_grad()
     def fit(self, thumbnails: Tensor) -> nn.Linear:

@@ -26,7 +26,7 @@ RECOLOURING, PATCHING, PICTURING, ITEMS = 1, 2, 3, 4  # random streams; epoch n 
 PATCH_SHARE = 0.12  # share of training items that are such patches
 CROWD_SHARE = 0.3  # of scenes with another object, of those with one that have one more, and so on
 AUGMENTATION = 0.25  # strength of the exemplar's, of the paper's: a small model learns sooner what looks alike
-WARP = 0.5  # strength of the objects' in scenes, for the same reason
+WARP = 0.2  # strength of the objects' in scenes, for the same reason
 # An edit shows a square around the hole, which takes 57% of its side (`crops.context_crop`). So do the scenes:
 OBJECT_SHARE = (0.45, 0.62)  # longest side of the object as a share of the scene's
 OFF_CENTRE = 0.06  # how far its middle may lie from the scene's, as a share of the scene's side
