@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -268,7 +269,7 @@ def test_an_upload_that_finds_no_room_is_one_line_and_leaves_nothing(
 ) -> None:
     client = TestClient(create_app(bench.jobs, Options(hosts=("testserver",))))
     with monkeypatch.context() as patched:
-        patched.setattr("paint_by_example.server.uploads.shutil.copyfileobj", full)
+        patched.setattr(shutil, "copyfileobj", full)
         answer = client.post("/api/edits", files=ask.parts())
     assert answer.status_code == 503
     assert answer.json() == {"error": "the server cannot keep what you sent: No space left on device"}
