@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from paint_by_example import EmbeddedImageEncoder, efficientnet, embedded, load_pipeline
+from paint_by_example import EmbeddedImageEncoder, efficientnet, embedded, load_pipeline, painter
 from paint_by_example.checkpoint import EMBEDDED
 from paint_by_example.data.composites import Composites
 from paint_by_example.data.packages import SOURCES, Entry, split_by_group
+from paint_by_example.distillation import tell_scale
 from tests import tiny
 
 MEGABYTE = 10**6
@@ -65,6 +66,25 @@ def test_the_exemplar_decides(pipeline):
         pictures[name] = np.asarray(result.images[0], np.float64)[40:120, 40:120].mean((0, 1))
     assert pictures["red"][0] - pictures["blue"][0] > 30
     assert pictures["blue"][2] - pictures["red"][2] > 30
+
+
+def test_edits_are_drawn_to_the_exemplar_and_those_of_a_distilled_network_are_not(monkeypatch):
+    pipeline = load_pipeline()
+    rng = np.random.default_rng(0)
+    source, exemplar = rng.integers(0, 256, (2, 128, 128, 3), np.uint8)
+
+    def edited() -> np.ndarray:
+        result = pipeline.edit(source, exemplar=exemplar, box=(32, 32, 96, 96), steps=2, seed=1)
+        return np.asarray(result.images[0], np.float64)
+
+    drawn = edited()
+    monkeypatch.setattr(painter, "draw_to_layout", lambda prediction, *_: prediction)
+    plain = edited()
+    assert np.abs(drawn - plain).max() > 10
+    tell_scale(pipeline.unet)
+    told = edited()
+    monkeypatch.undo()
+    assert np.array_equal(edited(), told)
 
 
 def test_the_matte_is_learned(tmp_path):

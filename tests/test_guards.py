@@ -31,7 +31,7 @@ from paint_by_example.server.store import Store, new_id
 from paint_by_example.state import NEEDED, load_checkpoint, save_checkpoint, start_run
 from tests import server_client as ask
 from tests import tiny
-from tests.test_server_jobs import Bench
+from tests.test_server_jobs import Bench, started
 
 ENCODER = Encoder("0" * 32, 4, "tiny", None)
 
@@ -165,12 +165,8 @@ def full(*_: Any, **__: Any) -> Any:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Any:
-    bench = Bench(tmp_path / "state")
-    bench.jobs.start()
-    yield bench
-    for model in bench.shelf.made.values():
-        model.may.release(100)
-    bench.jobs.close()
+    with started(tmp_path / "state") as bench:
+        yield bench
 
 
 def test_an_edit_whose_end_finds_no_room_has_failed_and_the_next_is_made(

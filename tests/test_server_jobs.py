@@ -1,5 +1,6 @@
 """The queue and its workers, with models that wait until they are told to go on."""
 
+import contextlib
 import io
 import threading
 import time
@@ -116,14 +117,21 @@ class Bench:
             self.shelf.made[model].may.release()
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path / "state")
+@contextlib.contextmanager
+def started(folder: Path) -> Iterator[Bench]:
+    """Jobs at work; in the end every edit may go on, so that they close."""
+    bench = Bench(folder)
     bench.jobs.start()
     yield bench
     for model in bench.shelf.made.values():
         model.may.release(100)
     bench.jobs.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with started(tmp_path / "state") as bench:
+        yield bench
 
 
 def test_edits_are_begun_in_order_and_know_their_places(bench: Bench) -> None:
