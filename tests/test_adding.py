@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 import torch
 
 from paint_by_example import PaintByExamplePipeline, UserError, held_out, load_pipeline
+from paint_by_example.batches import load_examples, with_guides
 from paint_by_example.conversion import convert
 from paint_by_example.data.composites import Composites
 from paint_by_example.data.guides import Guided, wear
+from paint_by_example.objective import diffusion_loss, draw_step, frozen
 from paint_by_example.plan import plan
 from paint_by_example.settings import TrainConfig
 from paint_by_example.state import read_log
@@ -118,9 +121,62 @@ def test_what_a_run_will_need_counts_the_new_parts_alone(config: Callable[..., T
 
 
 @pytest.mark.parametrize("other", [{"scratch": True}, {"train": "mapper"}, {"lora_rank": 2}])
-def test_new_parts_learn_alone(other: dict[str, Any], config: Callable[..., TrainConfig]) -> None:
-    with pytest.raises(UserError, match="add trains new parts alone"):
+def test_new_parts_do_not_go_with_other_ways_to_learn(
+    other: dict[str, Any], config: Callable[..., TrainConfig]
+) -> None:
+    with pytest.raises(UserError, match="add trains new parts, alone or with train full"):
         config(**other)
+
+
+def test_new_parts_learn_beside_all_else_where_that_is_asked_for(
+    config: Callable[..., TrainConfig], models: dict[str, Path]
+) -> None:
+    settings = config(train="full")
+    model, start = load_pipeline(train(settings), device="cpu"), load_pipeline(models["embedded"], device="cpu")
+    start.add_source_encoder(settings.added, settings.seed)
+    for part in ("unet", "source_encoder"):
+        before = weights(start, part)
+        assert any(not torch.equal(value, before[name]) for name, value in weights(model, part).items()), part
+    assert plan(settings).trained > plan(config()).trained
+    card = (settings.output / "model" / "README.md").read_text()
+    assert "all weights that the paper trains, and what tells the U-Net of the source's structure and context" in card
+
+
+@pytest.mark.parametrize(("beside", "share"), [(None, 1.0), ("full", 0.5)])
+def test_structure_is_told_of_objects_that_stand_otherwise_than_their_exemplars(
+    beside: Any, share: float, config: Callable[..., TrainConfig]
+) -> None:
+    settings = config(train=beside)
+    data = with_guides(settings, load_examples(settings, load_pipeline(settings.init, device="cpu"), "train"))
+    told = np.array([(data[index]["structure"] >= 0).all() for index in range(40)])
+    assert told.mean() == share if share == 1 else 0.25 < told.mean() < 0.75
+    assert all("bent" not in data[index] for index in range(4))
+    assert data[0]["structure"].shape == data[int(np.argmin(told))]["structure"].shape
+
+
+def test_an_example_told_no_structure_learns_as_without_that_part(config: Callable[..., TrainConfig]) -> None:
+    settings = config(add="structure")
+    pipeline = load_pipeline(settings.init, device="cpu")
+    pipeline.add_source_encoder(settings.added)
+    with torch.no_grad():
+        for parameter in pipeline.source_encoder.parameters():
+            parameter.add_(0.1)
+    data = with_guides(settings, load_examples(settings, pipeline, "train"))
+    batch = {name: torch.as_tensor(value)[None] for name, value in data[0].items()}
+    latents = frozen(pipeline, batch)
+    draws = replace(
+        draw_step(1, latents["z_0"].shape[1:], settings, pipeline.scheduler, torch.Generator().manual_seed(0)),
+        told=torch.tensor([[True, False]]),
+    )
+
+    def loss(structure: torch.Tensor, told: bool = True) -> float:
+        given = replace(draws, told=torch.tensor([[told, False]]))
+        return float(diffusion_loss(pipeline, latents | {"structure": structure}, settings, given, pipeline.unet))
+
+    with torch.no_grad():
+        silent = loss(torch.full_like(latents["structure"], -1))
+        assert silent == loss(latents["structure"], told=False)
+        assert silent != loss(latents["structure"])
 
 
 def test_grids_of_a_run_show_what_learns(config: Callable[..., TrainConfig]) -> None:

@@ -297,6 +297,16 @@ def test_strong_light_falls_on_object_and_background_and_not_on_the_exemplar(fol
     assert np.min(np.mean(changes, axis=0)) > 0.1
 
 
+def test_some_scenes_are_bent_where_that_is_asked_for(folder: Path) -> None:
+    data = Composites(folder, size=64, exemplar_size=32, bent=0.5)
+    bent = [data[index]["bent"] for index in range(40)]
+    assert 10 <= sum(bent) <= 30
+    assert "bent" not in Composites(folder, size=64, exemplar_size=32)[0]
+    number = next(n for n in range(40) if data.draw(np.random.default_rng(n)) < len(data.objects) * 6)
+    straight, turned = (data.scene(np.random.default_rng(number), 0, bent=flag) for flag in (False, True))
+    assert not np.array_equal(straight.source, turned.source)
+
+
 def test_errors_name_what_is_missing(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(DataError, match=r"no composites.jsonl in .*pbe prepare composites"):
         Composites(tmp_path)

@@ -78,7 +78,7 @@ def test_edits_are_drawn_to_the_exemplar_and_those_of_a_distilled_network_are_no
         return np.asarray(result.images[0], np.float64)
 
     drawn = edited()
-    monkeypatch.setattr(painter, "draw_to_layout", lambda prediction, *_: prediction)
+    monkeypatch.setattr(painter, "draw_to_layout", lambda prediction, *_, **__: prediction)
     plain = edited()
     assert np.abs(drawn - plain).max() > 10
     tell_scale(pipeline.unet)

@@ -144,12 +144,14 @@ def whole_unet(object_share: float) -> LayoutUNet:
     return network.eval()  # type: ignore[no-any-return]
 
 
-def clean_after(network: LayoutUNet, z_t: torch.Tensor, t: int, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def clean_after(
+    network: LayoutUNet, z_t: torch.Tensor, t: int, mask: torch.Tensor, light: bool = True
+) -> tuple[torch.Tensor, ...]:
     """A guess of z_0, and what it is once drawn to the map."""
     torch.manual_seed(3)
     prediction, scheduler = torch.randn_like(z_t), build_scheduler()
     sample = torch.cat([z_t, torch.zeros_like(z_t), 1 - mask], dim=1)
-    drawn = draw_to_layout(prediction, network, sample, torch.tensor(t), torch.randn(1, 1, 16), scheduler)
+    drawn = draw_to_layout(prediction, network, sample, torch.tensor(t), torch.randn(1, 1, 16), scheduler, light)
     before, after = (predict_clean(z_t, e, torch.tensor(t), scheduler) for e in (prediction, drawn))
     return before, after
 
@@ -170,6 +172,33 @@ def test_where_the_object_is_a_guess_is_drawn_to_the_map() -> None:
     torch.testing.assert_close(shown, torch.full_like(shown, 0.5), atol=0.05, rtol=0)
     cleaner, _ = clean_after(network, z_t, 20, mask)
     assert 0 < (later - cleaner).abs().mean() < 0.2 * moved.mean()
+
+
+def test_without_its_light_the_map_changes_shapes_and_no_mean_colour() -> None:
+    network, mask = whole_unet(1.0), torch.ones(1, 1, 8, 8)
+    z_t = torch.randn(1, 3 * CELL**2, 8, 8)
+    means = []
+    with torch.inference_mode():
+        for light in (True, False):
+            before, after = clean_after(network, z_t, 999, mask, light)
+            change = F.conv_transpose2d(after - before, network.to_pixels_weight, stride=CELL)
+            assert change.abs().mean() > 0.01
+            means.append(change.mean((2, 3)).abs().max().item())
+    assert means[1] < 1e-3 < 0.05 < means[0]
+
+
+def test_the_map_of_another_exemplar_or_hole_is_laid_anew() -> None:
+    network, mask = whole_unet(1.0), torch.zeros(1, 1, 8, 8)
+    mask[..., 2:6, 2:6] = 1
+    one, two = torch.randn(2, 1, 1, 16)
+    with torch.inference_mode():
+        network.layout.weight.normal_()
+        first = network.lay_once(one, mask)
+        assert network.lay_once(one.clone(), mask.clone()) is first
+        for condition, hole, equal in ((two, mask, False), (one, torch.ones_like(mask), False), (one, mask, True)):
+            laid = network.lay_once(condition, hole)
+            assert torch.equal(laid, network.lay(condition, hole))
+            assert torch.equal(laid, first) == equal
 
 
 def test_a_map_that_shows_nothing_draws_nothing() -> None:

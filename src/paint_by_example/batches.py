@@ -105,7 +105,7 @@ def compute_ahead(config: TrainConfig, pipeline: PaintByExamplePipeline, data: E
     if not config.augment:
         made_of["augment"] = str(config.augment)
     if config.add:
-        made_of["add"] = config.add
+        made_of["add"] = config.add + ("" if config.adds_alone else ", beside all else")
     if not isinstance(data, Composites):  # which no recipe is about
         made_of["recipe"] = config.recipe
     check_made_of(folder, made_of)
@@ -169,8 +169,19 @@ def load_examples(config: TrainConfig, pipeline: PaintByExamplePipeline, split: 
             features = np.load(config.features, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise DataError(f"cannot read the features {config.features}: {error}") from error
-    light = "context" in config.added
-    return Composites(place, split, *sizes, seed=config.seed, features=features, augmented=config.augment, light=light)
+    # where all learns, half of the scenes are as they are for a model that is told nothing
+    share = 1.0 if config.adds_alone else 0.5
+    light, bent = (share * (part in config.added) for part in ("context", "structure"))
+    return Composites(
+        place,
+        split,
+        *sizes,
+        seed=config.seed,
+        features=features,
+        augmented=config.augment,
+        light=light,
+        bent=bent,
+    )
 
 
 def divide(batch: dict[str, Tensor], pieces: int) -> list[dict[str, Tensor]]:

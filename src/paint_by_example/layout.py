@@ -54,6 +54,7 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         for name in sorted({name.rpartition(".")[0] for name in dead_parameters(self)}):
             self.set_submodule(name, nn.Identity())
         collapse_cross_attention(self)
+        self.last_laid: tuple[Tensor, Tensor, Tensor] | None = None
 
     @torch.no_grad()
     def take_latents_of(self, vae: PatchAutoencoder) -> None:
@@ -120,12 +121,20 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         alpha = F.interpolate((F.pixel_shuffle(there, PARTS) + 1) / 2, picture.shape[-2:], mode="bilinear")
         return lay_into_hole(torch.cat([picture, alpha], dim=1), mask, CELL)
 
-    def change_to_show(self, z_0: Tensor, laid: Tensor) -> Tensor:
+    def lay_once(self, condition: Tensor, mask: Tensor) -> Tensor:
+        """`lay`, but what was asked for last is kept, since all steps of an edit ask for the same."""
+        last = self.last_laid
+        if last is None or not (same(last[0], condition) and same(last[1], mask)):
+            self.last_laid = last = (condition, mask, self.lay(condition, mask))
+        return last[2]
+
+    def change_to_show(self, z_0: Tensor, laid: Tensor, light: bool = True) -> Tensor:
         """What a picture lacks to show the map where the object is.
 
         Args:
             z_0: latents, (B, C, h, w).
             laid: from `lay`.
+            light: whether in its light too; otherwise the mean colour of what is lacking is left out.
 
         Returns:
             The difference, times alpha, (B, C, h, w) float32.
@@ -134,14 +143,25 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         picture = F.conv_transpose2d(z_0.float(), inverse, bias, stride=CELL)
         colours, alpha = laid[:, :3], laid[:, 3:].clamp(0, 1)
         # times alpha: beside the object the map is not quite empty, and what guidance makes of that is seen
-        return F.conv2d(alpha * (colours - alpha * picture), self._pattern("to_latents"), stride=CELL)
+        lacking = alpha * (colours - alpha * picture)
+        if not light:
+            shares = alpha.square()
+            total = shares.sum((2, 3), keepdim=True).clamp_min(1e-3)
+            lacking = lacking - shares * lacking.sum((2, 3), keepdim=True) / total
+        return F.conv2d(lacking, self._pattern("to_latents"), stride=CELL)
 
     def _pattern(self, name: str, kind: str = "weight") -> Tensor:
         return cast(Tensor, self.get_buffer(f"{name}_{kind}").float())
 
 
 def draw_to_layout(
-    prediction: Tensor, unet: Any, sample: Tensor, t: Tensor, condition: Tensor, scheduler: Scheduler
+    prediction: Tensor,
+    unet: Any,
+    sample: Tensor,
+    t: Tensor,
+    condition: Tensor,
+    scheduler: Scheduler,
+    light: bool = True,
 ) -> Tensor:
     """Draw what a `LayoutUNet` predicts to the map of its token, the more the noisier the latent is.
 
@@ -157,6 +177,8 @@ def draw_to_layout(
         t: (B,) or one for all.
         condition: (B, 1, D).
         scheduler: gives σ_t and the kind of prediction.
+        light: whether to the light of the exemplar's picture too; a U-Net that is told the source's context says itself
+            in what light the object stands.
 
     Returns:
         (B, C, h, w).
@@ -168,7 +190,7 @@ def draw_to_layout(
         return prediction
     z_t, mask = sample[:, : prediction.shape[1]], 1 - sample[:, -1:]
     z_0 = predict_clean(z_t, prediction, t, scheduler)
-    change = STRENGTH * mask * unet.change_to_show(z_0, unet.lay(condition, mask))
+    change = STRENGTH * mask * unet.change_to_show(z_0, unet.lay_once(condition, mask), light)
     return move_clean(prediction, change.to(prediction), t, scheduler)
 
 
@@ -191,6 +213,11 @@ def where_guided(scale: float | Tensor, unet: Any, condition: Tensor, mask: Tens
     alpha = unet.lay(condition.expand(len(mask), -1, -1), mask)[:, 3:].clamp(0, 1)
     there = F.avg_pool2d(F.avg_pool2d(alpha, CELL), 3, stride=1, padding=1)
     return 1 + (torch.as_tensor(scale).to(there).reshape(-1, 1, 1, 1) - 1) * there
+
+
+def same(x: Tensor, y: Tensor) -> bool:
+    """Whether two tensors hold the same; those of different devices or types do not."""
+    return x is y or (x.device == y.device and x.dtype == y.dtype and torch.equal(x, y))
 
 
 def lay_into_hole(picture: Tensor, mask: Tensor, cell: int) -> Tensor:

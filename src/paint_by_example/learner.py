@@ -30,11 +30,11 @@ class Network(nn.Module):
 
     Args:
         pipeline: the model; the pretrained part of its encoder is frozen.
-        train: full, or mapper for the encoder's learned part alone.
+        train: full, or mapper for the encoder's learned part alone; None is full, or with `add` the new parts alone.
         lora_rank: of low-rank weights that are added to the U-Net's attention and learn instead of all else; 0 for
             none.
         seed: of their start.
-        add: parts of the source's encoder, which learn instead of all else.
+        add: parts of the source's encoder, which learn too.
 
     Raises:
         UserError: if peft is needed and not installed.
@@ -43,7 +43,7 @@ class Network(nn.Module):
     def __init__(
         self,
         pipeline: PaintByExamplePipeline,
-        train: str = "full",
+        train: str | None = None,
         lora_rank: int = 0,
         seed: int = 0,
         add: Sequence[str] = (),
@@ -61,13 +61,14 @@ class Network(nn.Module):
         dead = dead_parameters(self.unet) if getattr(self.encoder, "tokens", 1) == 1 else set()
         for name in dead:
             self.unet.get_parameter(name).requires_grad_(False)
-        if train == "mapper" or lora_rank or add:
+        alone = bool(add) and train is None
+        if train == "mapper" or lora_rank or alone:
             self.unet.requires_grad_(False)
         if add:
             self.source.requires_grad_(False)
             for part in self.source.learning(add):
                 part.requires_grad_(True)
-        if lora_rank or add:
+        if lora_rank or alone:
             self.encoder.requires_grad_(False)
         if lora_rank:
             add_lora(self.unet, lora_rank, seed, dead)

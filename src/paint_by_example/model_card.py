@@ -58,7 +58,10 @@ class Card:
         if name == "best" and held_out:
             held_out = [line for line in held_out if line["loss"] == line["best"]][-1:]
         step = held_out[-1]["step"] if name == "best" and held_out else config.steps
-        kind = {"full": "all weights that the paper trains", "mapper": "the encoder's learned part"}[config.train]
+        kind = "the encoder's learned part" if config.train == "mapper" else "all weights that the paper trains"
+        if config.add:
+            new = f"what tells the U-Net of the source's {' and '.join(config.added)}"
+            kind = new if config.adds_alone else f"{kind}, and {new}"
         learnt = f"low-rank weights of rank {config.lora_rank}" if config.lora_rank else kind
         average = f"averages with a decay of {config.ema_decay:g}" if config.ema_decay else "those of the last step"
         results = [("training loss, the last line of the log", f"{lines[-1]['loss']:.4f}")] if lines else []

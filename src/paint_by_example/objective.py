@@ -26,6 +26,7 @@ from .sampling import Scheduler, add_noise
 from .settings import TrainConfig
 
 DROP_OF_SOURCE = 0.1  # probability that an example is told no structure, and that it is told no context
+DROP_OF_CONTEXT = 0.5  # the latter where the U-Net learns too, which without context is to stay as good
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,10 @@ def draw_step(
     dropped = groups.repeat_interleave(config.drop_together)[:count]
     t = draw_timesteps(count, scheduler.config.num_train_timesteps, config.timestep_power, generator)
     noise = torch.randn((count, *shape), generator=generator)
-    told = torch.rand((count, 2), generator=generator) >= DROP_OF_SOURCE if config.add else None
+    told = None
+    if config.add:
+        rates = torch.tensor([DROP_OF_SOURCE, DROP_OF_SOURCE if config.adds_alone else DROP_OF_CONTEXT])
+        told = torch.rand((count, 2), generator=generator) >= rates
     return Draws(dropped, t, noise, told)
 
 
@@ -121,8 +125,12 @@ def diffusion_loss(
     with reduced:
         options: dict[str, Any] = {}
         if draws.told is not None:
-            hints = pipeline.source_encoder(z_masked, m, latents.get("structure"), "context" in config.added)
-            options = hints.told(*draws.told.to(z_0).T).options()
+            maps = latents.get("structure")
+            hints = pipeline.source_encoder(z_masked, m, maps, "context" in config.added)
+            structure, context = draws.told.to(z_0).T
+            if maps is not None:
+                structure = structure * (maps >= 0).all((1, 2, 3))
+            options = hints.told(structure, context).options()
         predicted = unet(pipeline.unet_input(z_t, z_masked, m), t, condition, **options).sample
     error = (predicted.float() - prediction_target(z_0, noise, t, scheduler)).square()
     weight = loss_weight(m, config)

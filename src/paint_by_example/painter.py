@@ -302,8 +302,9 @@ class Painter(Parts):
             own = network is None or hints is not None or beside is not None
             asked = partial(predict, self.unet) if own or network is None else network
             prediction = asked(x, t, condition, *told, **options)
-            # A distilled network has learned the next from its teacher.
-            return prediction if told else draw_to_layout(prediction, self.unet, x, t, condition, solver)
+            if told:  # a distilled network has learned what follows from its teacher
+                return prediction
+            return draw_to_layout(prediction, self.unet, x, t, condition, solver, light=not context)
 
         # A distilled network is told λ, and gives in one call what guidance makes of two.
         lambda_ = 1.0 if told else where_guided(scale, self.unet, condition, m)

@@ -49,13 +49,14 @@ class TrainConfig:
     scratch: bool = False
     """Train from scratch: what learns starts at random. Of --init only what never learns is taken, autoencoder and
     the exemplar's backbone. The paper's ablation has it as its baseline, without the image prior."""
-    train: Literal["full", "mapper"] = "full"
+    train: Literal["full", "mapper"] | None = None
     """What learns: full is the U-Net and the encoder's learned part, as in the paper; mapper is the latter alone, a
-    quick start for a U-Net that knows pictures but no exemplars yet."""
+    quick start for a U-Net that knows pictures but no exemplars yet. The default is full, or with add the new parts
+    alone."""
     add: Literal["structure", "context", "structure,context"] | None = None
-    """Train new parts alone, which tell the U-Net more of the source: structure, context, or both with a comma between.
-    structure is the edges, pose or drawing of what stood in the region; context lets edited places look at the
-    unedited ones. See docs/source-aware.md."""
+    """Train new parts, which tell the U-Net more of the source, with train full beside all else: structure, context, or
+    both with a comma between. structure is the edges, pose or drawing of what stood in the region; context lets edited
+    places look at the unedited ones. See docs/source-aware.md."""
     lora_rank: int = 0
     """Train low-rank weights beside those of the U-Net's attention, of this rank, and nothing else: for a few pictures
     and little memory. They are saved by themselves, in lora/, and merged into the model. 0 is no LoRA."""
@@ -163,11 +164,13 @@ class TrainConfig:
                 raise UserError(f"{name} must be a number of at least 0, got {getattr(self, name)}")
         if self.held_out_edits == 1:
             raise UserError("held_out_edits must be 0 or at least 2: one edit has no spread, got 1")
-        if self.scratch and (self.lora_rank or self.train != "full"):
+        if self.scratch and (self.lora_rank or self.train == "mapper"):
             raise UserError("scratch draws all weights anew; leave train mapper and lora_rank out")
-        if self.add and (self.scratch or self.lora_rank or self.train != "full"):
-            raise UserError("add trains new parts alone; leave scratch, train mapper and lora_rank out")
-        if self.lora_rank and self.train != "full":
+        if self.add and (self.scratch or self.lora_rank or self.train == "mapper"):
+            raise UserError(
+                "add trains new parts, alone or with train full; leave scratch, train mapper and lora_rank out"
+            )
+        if self.lora_rank and self.train == "mapper":
             raise UserError("train mapper and lora_rank exclude each other; give one")
         if self.ahead and self.sample_latents:
             raise UserError(
@@ -188,6 +191,11 @@ class TrainConfig:
     def added(self) -> tuple[str, ...]:
         """The parts of ``add``."""
         return tuple(self.add.split(",")) if self.add else ()
+
+    @property
+    def adds_alone(self) -> bool:
+        """Whether nothing but the parts of ``add`` learns."""
+        return self.add is not None and self.train is None
 
 
 @dataclass

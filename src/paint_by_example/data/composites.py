@@ -55,7 +55,8 @@ class Composites:
         length: items an epoch.
         features: (exemplars, D) float16 from `embedded.build`, handed out in place of exemplar pixels, or None.
         augmented: otherwise an exemplar is what the scene shows in the object's box, and all masks are rectangles.
-        light: strong light, see `shade`.
+        light: share of scenes under strong light, see `shade`.
+        bent: share of scenes whose object is warped as much as in those held out.
 
     Raises:
         DataError: if the folder holds no object or no background of the split.
@@ -71,7 +72,8 @@ class Composites:
         length: int = 65536,
         features: np.ndarray | None = None,
         augmented: bool = True,
-        light: bool = False,
+        light: float = 0.0,
+        bent: float = 0.0,
     ) -> None:
         entries = [entry for entry in read_entries(folder) if entry.split == split]
         self.objects = [entry for entry in entries if entry.kind == "object"]
@@ -83,7 +85,7 @@ class Composites:
         self.cutouts = [read_pixels(entry.path(folder), "RGBA") for entry in self.objects]
         self.photographs = [read_pixels(entry.path(folder), "RGB") for entry in self.backgrounds]
         self.epoch = 0
-        self.features, self.augmented, self.light = features, augmented, light
+        self.features, self.augmented, self.light, self.bent = features, augmented, light, bent
         if features is not None and len(features) != self.exemplars:
             raise DataError(
                 f"{len(features)} rows of exemplar features for {self.exemplars} exemplars: encode them again"
@@ -102,7 +104,7 @@ class Composites:
 
         Returns:
             ``source`` (3, S, S) float32 in [-1, 1], ``mask`` (1, S, S) float32 in {0, 1}, and ``features`` (D,) float32
-            or ``exemplar`` (E, E, 3) uint8.
+            or ``exemplar`` (E, E, 3) uint8; where some scenes are ``bent``, whether this one is.
 
         Raises:
             IndexError: if there are not that many items in an epoch.
@@ -111,12 +113,15 @@ class Composites:
             raise IndexError(f"item {index} of {self.length}")
         rng = np.random.default_rng((self.seed, ITEMS + self.epoch, index))
         exemplar = self.draw(rng)
-        scene = self.scene(rng, exemplar)
+        bent = by_chance(rng, self.bent)
+        scene = self.scene(rng, exemplar, bent)
         # the paper's jitter is in pixels of a canvas of 512
         jitter = max(1, round(JITTER * self.size / IMAGE_SIZE))
         arbitrary = ARBITRARY_SHARE if self.augmented else 0.0
         mask = random_mask(rng, scene.box, (self.size, self.size), arbitrary, jitter=jitter, extension=MASK_EXTENSION)
         item: dict[str, Any] = {"source": chw(scene.source), "mask": mask[None].astype(np.float32)}
+        if self.bent:
+            item["bent"] = bent
         if self.features is not None:
             item["features"] = self.features[exemplar].astype(np.float32)
         elif not self.augmented:
@@ -218,12 +223,13 @@ class Composites:
         small = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
         return np.ascontiguousarray(small[:, ::-1]) if rng.random() < 0.5 else small
 
-    def scene(self, rng: np.random.Generator, exemplar: int) -> Scene:
+    def scene(self, rng: np.random.Generator, exemplar: int, bent: bool = False) -> Scene:
         """A scene around an object or patch, see `draw`."""
+        light = by_chance(rng, self.light)
         if exemplar >= len(self.objects) * VARIANTS:
-            return patch_scene(rng, *self.patch(exemplar), self.size, self.light)
+            return patch_scene(rng, *self.patch(exemplar), self.size, light)
         background = self.crowd(rng, self.background(rng, self.size))
-        return object_scene(rng, self.cutout(exemplar), background, self.light, WARP)
+        return object_scene(rng, self.cutout(exemplar), background, light, 1.0 if bent else WARP)
 
     def crowd(self, rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
         """Now and then other objects, near the edges, where the scene's own object may hide a part of them.
@@ -257,6 +263,11 @@ def read_pixels(file: Path, mode: str) -> np.ndarray:
     except OSError as error:
         problem = error
     raise DataError(f"cannot use {file}: {problem}; remove its folder and run `pbe prepare composites` again")
+
+
+def by_chance(rng: np.random.Generator, share: float) -> bool:
+    """Whether something happens that does in so many cases; nothing is drawn where that is certain."""
+    return share >= 1 or (share > 0 and rng.random() < share)
 
 
 def chw(picture: np.ndarray) -> np.ndarray:

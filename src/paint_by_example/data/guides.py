@@ -20,8 +20,9 @@ CANNY = 0.4  # share of maps that are Canny's edges; the others are soft
 SURROUNDED = 0.5  # share of maps that show what lies around the hole too
 HOLES = 3  # parts that are missing, at most
 HOLE = (0.08, 0.3)  # their sides, as shares of the map's
-SHIFT, TURN, GROW = 0.02, 4.0, 0.06  # how far lines move: share of the side, degrees, share of the size
-WAVE = 0.015  # deviation of a smooth displacement beyond that, as a share of the side
+MOVED = 0.5  # share of maps whose lines are moved
+SHIFT, TURN, GROW = 0.01, 2.0, 0.03  # how far: share of the side, degrees, share of the size
+WAVE = 0.008  # deviation of a smooth displacement beyond that, as a share of the side
 THICK, BLURRED = 0.3, 0.5  # shares of maps that are dilated, blurred
 FAINT = 0.5  # the least brightness
 
@@ -50,8 +51,13 @@ class Guided:
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """An example, and ``structure`` (1, S, S) float32 in [0, 1]."""
-        item = self.data[index]
+        """An example, and ``structure`` (1, S, S) float32 in [0, 1]; -1 where it is to be told none.
+
+        Without structure, objects stand as their exemplars show them: see `Composites`, ``bent``.
+        """
+        item = dict(self.data[index])
+        if not item.pop("bent", True):
+            return item | {"structure": np.full_like(item["mask"], -1)}
         rng = np.random.default_rng((self.seed, GUIDES + self.epoch, index))
         picture = np.rint((item["source"].transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8)
         return item | {"structure": guide(rng, picture, item["mask"][0] > 0)[None]}
@@ -73,7 +79,7 @@ def guide(rng: np.random.Generator, picture: np.ndarray, mask: np.ndarray) -> np
 
 
 def wear(rng: np.random.Generator, lines: np.ndarray) -> np.ndarray:
-    """Move, break, thicken, blur and fade lines.
+    """Break, thicken, blur and fade lines, and move those of every other map.
 
     Args:
         rng: source of randomness.
@@ -83,10 +89,11 @@ def wear(rng: np.random.Generator, lines: np.ndarray) -> np.ndarray:
         (S, S) float32 in [0, 1].
     """
     side = lines.shape[0]
-    turn, grow = rng.uniform(-TURN, TURN), np.exp(rng.uniform(-GROW, GROW))
+    far = float(rng.random() < MOVED)
+    turn, grow = far * rng.uniform(-TURN, TURN), np.exp(far * rng.uniform(-GROW, GROW))
     matrix = cv2.getRotationMatrix2D((side / 2, side / 2), turn, grow)
-    matrix[:, 2] += rng.uniform(-SHIFT, SHIFT, 2) * side
-    coarse = rng.normal(0, WAVE * side, (4, 4, 2)).astype(np.float32)
+    matrix[:, 2] += far * rng.uniform(-SHIFT, SHIFT, 2) * side
+    coarse = far * rng.normal(0, WAVE * side, (4, 4, 2)).astype(np.float32)
     wave = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
     y, x = np.indices(lines.shape, dtype=np.float32)
     place = np.stack([x, y, np.ones_like(x)], axis=-1) @ cv2.invertAffineTransform(matrix).T.astype(np.float32) + wave

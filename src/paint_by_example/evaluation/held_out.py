@@ -69,7 +69,9 @@ class HeldOut:
 
     def _scene(self, index: int, stream: int) -> Item:
         rng, scenes, number = np.random.default_rng((self.seed, stream, index)), self.scenes, self.right(index)
-        scene = object_scene(rng, scenes.cutouts[self.order[number]], scenes.background(rng, scenes.size), scenes.light)
+        scene = object_scene(
+            rng, scenes.cutouts[self.order[number]], scenes.background(rng, scenes.size), scenes.light > 0
+        )
         size = (scenes.size, scenes.size)
         mask = rectangle_mask(extend_box(rng, scene.box, size, MASK_EXTENSION), size).astype(bool)
         return Item(f"{index:04d}", scene.source, mask, self.gallery[number])
