@@ -197,8 +197,12 @@ def test_the_map_of_another_exemplar_or_hole_is_laid_anew() -> None:
         assert network.lay_once(one.clone(), mask.clone()) is first
         for condition, hole, equal in ((two, mask, False), (one, torch.ones_like(mask), False), (one, mask, True)):
             laid = network.lay_once(condition, hole)
-            assert torch.equal(laid, network.lay(condition, hole))
-            assert torch.equal(laid, first) == equal
+            assert torch.equal(laid[0], network.lay(condition, hole))
+            assert all(torch.equal(*pair) == equal for pair in zip(laid, first, strict=True))
+    assert network.lay_once(one.clone().requires_grad_(), mask)[0].requires_grad
+    with torch.no_grad():
+        network.layout.bias.add_(1)
+        assert not torch.equal(network.lay_once(one, mask)[0], first[0])
 
 
 def test_a_map_that_shows_nothing_draws_nothing() -> None:

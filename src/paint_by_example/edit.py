@@ -250,7 +250,8 @@ class Editor(Painter):
         if backend is None or backend == "auto":
             wanted = chosen.backends if backend is None else ("openvino",)
             backend = choose_backend(wanted, self._execution_device)
-        network = self.network(backend)
+        weights = self.fingerprint()
+        network = self.network(backend, weights)
         solver = self.scheduler if scheduler is None else make_scheduler(scheduler, self.scheduler)
         steps = self.default_steps(solver) if steps is None else steps
         timesteps(solver, steps)  # raises what there is to raise before the work, not after the exemplar is encoded
@@ -313,7 +314,7 @@ class Editor(Painter):
         self.maybe_free_model_hooks()
         record = Record(
             version=__version__,
-            model=File(self.model_name or self.name_or_path, self.fingerprint()),
+            model=File(self.model_name or self.name_or_path, weights),
             source=picture_file(source, picture),
             regions=tuple(regions),
             seed=0,

@@ -54,7 +54,7 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         for name in sorted({name.rpartition(".")[0] for name in dead_parameters(self)}):
             self.set_submodule(name, nn.Identity())
         collapse_cross_attention(self)
-        self.last_laid: tuple[Tensor, Tensor, Tensor] | None = None
+        self.last_laid: tuple[Any, Tensor, Tensor, tuple[Tensor, Tensor]] | None = None
 
     @torch.no_grad()
     def take_latents_of(self, vae: PatchAutoencoder) -> None:
@@ -99,10 +99,8 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         """
         if condition.shape[1] != 1:
             raise ModelError(f"this U-Net takes a condition of one token, not of {condition.shape[1]}")
-        laid = self.lay(condition, 1 - sample[:, -1:])
-        cells = F.conv2d(laid[:, :3], self._pattern("to_latents"), self._pattern("to_latents", "bias"), stride=CELL)
-        filled = F.pixel_unshuffle(F.avg_pool2d(laid[:, 3:], CELL // PARTS), PARTS) * 2 - 1
-        return torch.cat([sample, cells.to(sample), filled.to(sample)], dim=1)
+        _, cells = self.lay_once(condition, 1 - sample[:, -1:])
+        return torch.cat([sample, cells.to(sample)], dim=1)
 
     def lay(self, condition: Tensor, mask: Tensor) -> Tensor:
         """The map, in its place.
@@ -121,12 +119,30 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         alpha = F.interpolate((F.pixel_shuffle(there, PARTS) + 1) / 2, picture.shape[-2:], mode="bilinear")
         return lay_into_hole(torch.cat([picture, alpha], dim=1), mask, CELL)
 
-    def lay_once(self, condition: Tensor, mask: Tensor) -> Tensor:
-        """`lay`, but what was asked for last is kept, since all steps of an edit ask for the same."""
-        last = self.last_laid
-        if last is None or not (same(last[0], condition) and same(last[1], mask)):
-            self.last_laid = last = (condition, mask, self.lay(condition, mask))
-        return last[2]
+    def lay_once(self, condition: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The map in its place, in pixels and in cells; without gradients what was asked for last is kept.
+
+        All steps of an edit ask for the same.
+
+        Args:
+            condition: (B, 1, D).
+            mask: (B, 1, h, w) in [0, 1], the share of each cell that is repainted.
+
+        Returns:
+            From `lay`, and its colours in latents and how much each part of a cell is filled, (B, C + 4, h, w).
+        """
+        learning = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        weights = [(id(x), 0 if x.is_inference() else x._version) for x in self.layout.parameters()]
+        last = None if learning else self.last_laid
+        if last is not None and last[0] == weights and same(last[1], condition) and same(last[2], mask):
+            return last[3]
+        laid = self.lay(condition, mask)
+        cells = F.conv2d(laid[:, :3], self._pattern("to_latents"), self._pattern("to_latents", "bias"), stride=CELL)
+        filled = F.pixel_unshuffle(F.avg_pool2d(laid[:, 3:], CELL // PARTS), PARTS) * 2 - 1
+        made = laid, torch.cat([cells, filled], dim=1)
+        if not learning:
+            self.last_laid = weights, condition, mask, made
+        return made
 
     def change_to_show(self, z_0: Tensor, laid: Tensor, light: bool = True) -> Tensor:
         """What a picture lacks to show the map where the object is.
@@ -190,7 +206,7 @@ def draw_to_layout(
         return prediction
     z_t, mask = sample[:, : prediction.shape[1]], 1 - sample[:, -1:]
     z_0 = predict_clean(z_t, prediction, t, scheduler)
-    change = STRENGTH * mask * unet.change_to_show(z_0, unet.lay_once(condition, mask), light)
+    change = STRENGTH * mask * unet.change_to_show(z_0, unet.lay_once(condition, mask)[0], light)
     return move_clean(prediction, change.to(prediction), t, scheduler)
 
 

@@ -148,15 +148,19 @@ class Parts(Switches):
                 for name, value in sorted(module.state_dict().items()):
                     yield f"{part}.{name}", _offloaded(module, name) if value.device.type == "meta" else value
 
-    def network(self, backend: BackendName) -> Network | None:
+    def network(self, backend: BackendName, weights: str | None = None) -> Network | None:
         """The U-Net as a backend runs it, kept until its weights change; None for torch, which needs no other.
+
+        Args:
+            backend: which.
+            weights: the model's fingerprint, where it is known.
 
         Raises:
             UserError: the backend cannot be used here.
         """
         if backend == "torch":
             return None
-        weights = self.fingerprint()
+        weights = self.fingerprint() if weights is None else weights
         if self._networks[0] != weights:
             self._networks = (weights, {})
         kept = self._networks[1]
