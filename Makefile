@@ -8,10 +8,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test test-slow oracle bench fuzz mutate chaos clean
+.PHONY: help install demo check test test-slow oracle bench fuzz mutate chaos soak install-test clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(READY) ## make .venv with the package and all it needs
 
@@ -71,6 +71,12 @@ mutate: install .venv/.mutate ## small changes of the code that no test notices:
 
 chaos: install ## kill -9, a full disk, folders that cannot be written, a clock that jumps
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "chaos and not gpu"
+
+soak: install ## an hour of mixed traffic at a server: MINUTES=15 for less
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),60)
+
+install-test: ## build sdist and wheel, install the wheel outside the checkout, use it and test it there
+	$(PYTHON) tests/install.py
 
 clean: ## remove the environments, caches and the demo's pictures; data/ and runs-out/ stay
 	rm -rf .venv .venv-oracle build dist demo .hypothesis .mypy_cache .pytest_cache .ruff_cache

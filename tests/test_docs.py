@@ -35,8 +35,6 @@ OF_OTHERS = {
     for name in names.split()
 }
 
-pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="a source distribution has no docs/")
-
 
 def prose(text: str) -> str:
     """A document without its blocks of code."""
