@@ -34,6 +34,7 @@ from paint_by_example.library import (
 from paint_by_example.library.adding import describe
 from paint_by_example.library.entry import NewPicture
 from paint_by_example.library.index import empty_graph
+from paint_by_example.library.searching import FIRST_PASS, quickest, rounding
 from tests import tiny
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -243,23 +244,81 @@ def made_up(folder: Path, painter: PaintByExamplePipeline, rows: np.ndarray) -> 
     return folder
 
 
-def test_search_is_exact(tmp_path: Path, painter: PaintByExamplePipeline) -> None:
+def brute_force(rows: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Cosines less the mean, in float64, (n,)."""
+    x, q = rows - rows.mean(0), query - rows.mean(0)
+    return np.asarray((x * q).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(q))
+
+
+@pytest.mark.parametrize("dtype", FIRST_PASS, ids=str)
+def test_search_is_exact(tmp_path: Path, painter: PaintByExamplePipeline, dtype: torch.dtype) -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(3000, 24)) + 5  # far from the origin, so that taking the mean off matters
-    rows[100:200] = rows[100] + 1e-4 * rng.normal(size=(100, 24))  # nearer together than float16 tells apart
+    rows[100:200] = rows[100] + 1e-4 * rng.normal(size=(100, 24))  # nearer together than narrow types tell apart
+    rows[300:400] = rows[300] + 2.0**-21 * rng.integers(-2, 3, (100, 24))  # float32's own distance at 5
+    rows[[2800, 2900, 2950]] = rows[150]  # equal ones come in the order they were added
     with Library(made_up(tmp_path / "library", painter, rows)) as library:
         library.remove([101, 7])
-        search = Search(library)
+        search = Search(library, dtype=dtype)
+        assert search.directions.dtype == dtype
         left = np.delete(rows.astype(np.float32).astype(np.float64), [7, 101], 0)
         ids = np.delete(np.arange(3000), [7, 101])
-        for number in (0, 100, 150):
+        for number in (0, 100, 300, 150):
             query = rows[number] + 0.01
-            x, q = left - left.mean(0), query - left.mean(0)
-            cosines = x @ q / np.linalg.norm(x, axis=1) / np.linalg.norm(q)
-            best = np.argsort(-cosines)[:20]
+            cosines = brute_force(left, query)
+            best = np.argsort(-cosines, kind="stable")[:20]
             found = search.nearest(query, 20)
             assert [one.entry.id for one in found] == ids[best].tolist()
-            assert np.allclose([one.score for one in found], cosines[best])
+            assert np.allclose([one.score for one in found], cosines[best], rtol=0, atol=1e-12)
+        hole = Hole(1.0, 10, 0.0)  # which all of these fit alike
+        fitting = search.fitting(hole, 20, query)
+        assert [one.entry.id for one in fitting] == ids[best].tolist()
+        assert np.allclose([one.likeness or 0.0 for one in fitting], cosines[best], rtol=0, atol=1e-12)
+        assert [one.entry.id for one in search.nearest(query, 0)] == []
+        assert len(search.nearest(query, 5000)) == 2998
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_the_best_is_found_though_rounding_puts_it_last(
+    tmp_path: Path, painter: PaintByExamplePipeline, dtype: torch.dtype
+) -> None:
+    """Most of its numbers lie just below the middle of two of the type, those of all others just above it."""
+    rng, size, others = np.random.default_rng(1), 128, 30
+    step = torch.finfo(dtype).eps / 32  # between numbers of the type in [1/32, 1/16)
+    grid = 1 / 32 + step * np.floor(rng.random(size) / 128 / step)
+    most = np.arange(size) < 96
+    rows = grid + step * np.where(most, 0.51, 0.1 - 0.001 * np.arange(others + 1)[:, None])
+    rows[0] = grid + step * np.where(most, 0.49, 0.2)  # 96 times 0.02 less, 32 times 0.1 more
+    rows = np.concatenate([rows, np.sqrt(1 - (rows**2).sum(1, keepdims=True))], 1)  # of length 1
+    query = np.append(np.full(size, size**-0.5), 0)
+    rows = np.concatenate([rows, -rows])  # whose mean is 0
+    with Library(made_up(tmp_path / "library", painter, rows)) as library:
+        search = Search(library, dtype=dtype)
+        cosines = brute_force(rows.astype(np.float32).astype(np.float64), query)
+        expected = np.argsort(-cosines, kind="stable")
+        approximate = search.approximate(query)
+        assert expected[0] == 0
+        assert approximate[0] < approximate[1 : others + 1].min()
+        assert np.abs(approximate - cosines).max() < rounding(dtype, size + 1)
+        for count in (1, 10):
+            assert search.nearest_rows(query, count)[0].tolist() == expected[:count].tolist()
+
+
+def test_the_first_pass_is_in_a_type_whose_sums_can_be_relied_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert quickest(24) in FIRST_PASS
+    exact = torch.Tensor.__matmul__
+
+    def narrow(rows: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+        """Sums that are kept in the type of the vectors."""
+        if rows.dtype not in (torch.bfloat16, torch.float16):
+            return exact(rows, query)
+        total = torch.zeros(len(rows), dtype=rows.dtype)
+        for column in range(rows.shape[1]):
+            total += rows[:, column] * query[column]
+        return total
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", narrow)
+    assert quickest.__wrapped__(768) == torch.float32
 
 
 def test_an_index_finds_what_an_exact_search_finds(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -39,7 +40,7 @@ def make_index(library: Library, progress: Callable[[int, int], object] = lambda
     with library.writing():
         if isinstance(library, LanceLibrary):
             return library.make_index()
-        search = Search(library, indexed=False)
+        search = Search(library, indexed=False, dtype=torch.float16)  # the type of its graph
         write_index(library, search.ids, search.centre, search.directions, progress)
     return len(search.ids)
 

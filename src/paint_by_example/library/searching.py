@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -16,8 +17,8 @@ from .entry import Entry
 from .index import open_index
 from .store import Library
 
-CHUNK = 8192  # rows that are read at once
-ROUNDING = 2e-3  # how far the cosine of two vectors in float16 may be off: 2^-11 for each of them, and the sum's own
+CHUNK = 4096  # rows that are read at once, and of which a type is timed
+FIRST_PASS = (torch.bfloat16, torch.float16, torch.float32)  # types that all cosines may be computed in
 TINY = np.float32(1e-12)
 
 ASPECT, LIGHT, SIZE = 1.0, 0.1, 0.1  # weights of what speaks against a picture; docs/library.md has their measurement
@@ -66,21 +67,66 @@ class Hole:
         return cls(width / height, max(width, height), float(colour @ LUMINANCE))
 
 
+def rounding(dtype: torch.dtype, size: int) -> float:
+    """How far the product of two vectors of length 1 may be off that are rounded to a type and summed in float32.
+
+    With u, half the distance of 1 to the next number of the type: both vectors are off by at most u of their length,
+    and the sum, which the type holds too, by another u. The sum of ``size`` products in float32 is off by at most
+    ``size`` times 2^-24; as much again is left for what float16 cannot tell from 0, and for reaching length 1.
+
+    Args:
+        dtype: of vectors and product.
+        size: F.
+    """
+    u = torch.finfo(dtype).eps / 2
+    return (1 + u) ** 3 - 1 + (size + 8) * 2**-23
+
+
+@cache
+def quickest(size: int) -> torch.dtype:
+    """The type of `FIRST_PASS` in which this machine multiplies a matrix with a vector soonest.
+
+    Which that is differs between processors. A type whose products are off by more than `rounding` is none: all
+    summands are positive here, so that a sum in a narrow type stops growing.
+
+    Args:
+        size: F.
+    """
+    x = torch.rand(CHUNK, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.5
+    x /= x.norm(dim=1, keepdim=True)
+    expected, times = x @ x[0], {}
+    for dtype in FIRST_PASS:
+        rows, query = x.to(dtype), x[0].to(dtype)
+        if float(((rows @ query).double() - expected).abs().max()) > rounding(dtype, size):  # warms up as well
+            continue
+        times[dtype] = min(seconds(rows, query) for _ in range(3))
+    return min(times, key=lambda dtype: times[dtype], default=torch.float32)
+
+
+def seconds(rows: torch.Tensor, query: torch.Tensor) -> float:
+    """How long a product takes."""
+    since = time.perf_counter()
+    torch.mv(rows, query)
+    return time.perf_counter() - since
+
+
 class Search:
     """A library, held in memory to be searched; what is added to it later is not seen.
 
     What all pictures have in common says nothing about which is which, so their mean is taken from all features before
-    the cosine. All cosines are computed in float16; those that rounding could have kept out are computed again in
-    float64, so that the result is exact. Where there is an index of just these pictures, `nearest` asks that instead,
-    unless tags are given, and its result may lack some.
+    the cosine. All cosines are computed in a type that is quick; those that rounding could have kept out are computed
+    again in float64, so that the result is exact. Where there is an index of just these pictures, `nearest` asks that
+    instead, unless tags are given, and its result may lack some.
 
     Args:
         library: to search.
         indexed: use its index, if it has one.
+        dtype: in which all cosines are computed, one of `FIRST_PASS`; the quickest here by default.
     """
 
-    def __init__(self, library: Library, indexed: bool = True) -> None:
+    def __init__(self, library: Library, indexed: bool = True, dtype: torch.dtype | None = None) -> None:
         self.library = library
+        self.dtype = dtype
         self.matrix = library.features()
         table = library.shown()
         self.ids = table[:, 0].astype(np.int64)
@@ -101,10 +147,11 @@ class Search:
 
     @cached_property
     def directions(self) -> torch.Tensor:
-        """Features less the centre, of length 1, (n, F) float16; it takes reading all of them."""
-        directions = torch.empty(len(self.ids), self.matrix.shape[1], dtype=torch.float16)
+        """Features less the centre, of length 1, (n, F), in the first pass's type; it takes reading all of them."""
+        size = self.matrix.shape[1]
+        directions = torch.empty(len(self.ids), size, dtype=self.dtype or quickest(size))
         for number, chunk in enumerate(self.chunks()):
-            rows = self.matrix[chunk] - self.centre.astype(np.float32)
+            rows = self.matrix[chunk] - self.centre  # in float64: the centre may be much longer than what is left
             rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), TINY)
             directions[number * CHUNK : number * CHUNK + len(chunk)] = torch.from_numpy(rows)
         return directions
@@ -133,17 +180,27 @@ class Search:
         if self.index is not None and among is None:
             rows = self.indexed(features, count)
         else:
-            cosines = self.approximate(features)
-            if among is not None:
-                cosines[~among] = -np.inf
-            count = min(count, len(cosines) if among is None else int(among.sum()))
-            if count < 1:
-                return np.zeros(0, np.int64), np.zeros(0)
-            least = np.partition(cosines, -count)[-count] - 2 * ROUNDING
-            rows = np.flatnonzero(cosines >= least)
+            rows = self.candidates(self.approximate(features), count, among)
         exact = self.cosines(features, rows)
         order = np.argsort(-exact, kind="stable")[:count]
         return rows[order], exact[order]
+
+    def candidates(
+        self, scores: NDArray[np.floating], count: int, among: NDArray[np.bool_] | None
+    ) -> NDArray[np.int64]:
+        """Places in `ids` that may be among the best, rising, (k,), if cosines in ``scores`` are off by rounding.
+
+        Args:
+            scores: (n,), more is better.
+            count: how many are wanted.
+            among: (n,), which count; all by default.
+        """
+        rows = np.arange(len(scores)) if among is None else np.flatnonzero(among)
+        if count < 1 or count >= len(rows):
+            return rows[: max(count, 0)]
+        scores = scores[rows]
+        least = np.partition(scores, -count)[-count] - 2 * rounding(self.directions.dtype, self.matrix.shape[1])
+        return np.asarray(rows[scores >= least])
 
     def indexed(self, features: NDArray[np.floating], count: int) -> NDArray[np.int64]:
         """Places in `ids` of what the index finds, more than ``count`` and in no order."""
@@ -158,17 +215,18 @@ class Search:
         return np.asarray(query / max(float(np.linalg.norm(query)), float(TINY)))
 
     def approximate(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Cosines with all pictures to within `ROUNDING`, (n,)."""
-        query = self.direction(features)
+        """Cosines with all pictures to within `rounding`, (n,)."""
+        query = torch.from_numpy(self.direction(features)).to(self.directions.dtype)
         with torch.no_grad():
-            cosines: NDArray[np.float32] = (self.directions @ torch.from_numpy(query).half()).float().numpy()
+            cosines: NDArray[np.float32] = torch.mv(self.directions, query).float().numpy()
         return cosines
 
     def cosines(self, features: NDArray[np.floating], rows: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Cosines with some pictures, (k,), in float64."""
+        """Cosines with some pictures, (k,), in float64; equal pictures have equal ones, whatever else is asked for."""
         x, query = self.matrix[self.ids[rows]] - self.centre, features - self.centre
         lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(query)
-        return np.asarray((x @ query) / np.maximum(lengths, float(TINY)))
+        # A sum a row: the last bits of a matrix product depend on where in it a row stands.
+        return np.asarray((x * query).sum(1) / np.maximum(lengths, float(TINY)))
 
     def fitting(
         self, hole: Hole, count: int, features: NDArray[np.floating] | None = None, tags: Sequence[str] = ()
@@ -181,17 +239,16 @@ class Search:
             features: of what they should be like, (F,).
             tags: that a picture must have, all of them.
         """
-        scores = self.fit(hole)
-        likeness = None if features is None else self.approximate(features).astype(np.float64)
-        if likeness is not None:
-            scores = scores + likeness
-        among = self.having(tags)
-        if among is not None:
-            scores[~among] = -np.inf
-        rows = np.argpartition(-scores, count - 1)[:count] if count < len(scores) else np.arange(len(scores))
-        rows = rows[np.lexsort((rows, -scores[rows]))]
-        rows = rows[np.isfinite(scores[rows])]
-        return self.found(rows, scores[rows], None if likeness is None else likeness[rows])
+        scores, among = self.fit(hole), self.having(tags)
+        if features is None:
+            rows = np.arange(len(scores)) if among is None else np.flatnonzero(among)
+            rows = rows[np.argsort(-scores[rows], kind="stable")[:count]]
+            return self.found(rows, scores[rows], None)
+        rows = self.candidates(scores + self.approximate(features), count, among)
+        likeness = self.cosines(features, rows)
+        scores = scores[rows] + likeness
+        order = np.argsort(-scores, kind="stable")[:count]
+        return self.found(rows[order], scores[order], likeness[order])
 
     def fit(self, hole: Hole) -> NDArray[np.float64]:
         """How well each picture fits a hole, (n,): 0 where nothing speaks against it, less where something does.
