@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 
 from paint_by_example.errors import DataError, UserError
 from paint_by_example.state import (
+    LOCK,
     Log,
     load_checkpoint,
     read_log,
@@ -141,6 +144,123 @@ def test_no_whole_checkpoint_is_an_error_and_none_at_all_is_a_new_run(tmp_path: 
     (tmp_path / "checkpoints" / "step-0000001.pt").write_bytes(b"")
     with pytest.raises(DataError, match=r"step-0000001.pt is damaged and cannot be read, nor is another whole"):
         load_checkpoint(tmp_path)
+
+
+class Opens:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("what", ["runs code", "lacks a part"])
+def test_a_checkpoint_that_is_none_is_passed_over(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_checkpoint(tmp_path, state_of(1), keep=2)
+    state, touched = state_of(2), tmp_path / "touched"
+    if what == "runs code":
+        state["optimizer"] = Opens(touched)
+    else:
+        del state["average"], state["average_updates"]
+    save_checkpoint(tmp_path, state, keep=2)
+    assert step_in(tmp_path) == 1
+    assert not touched.exists()
+    said = capsys.readouterr().err
+    assert f"step-0000002.pt is damaged: {'' if what == 'runs code' else 'it lacks average, average_updates'}" in said
+    assert "the one before it is looked for" in said
+
+
+def test_a_run_of_before_is_taken_up_where_there_is_nothing_newer(tmp_path: Path) -> None:
+    torch.save(state_of(7), tmp_path / "checkpoint.pt")
+    assert step_in(tmp_path) == 7
+    save_checkpoint(tmp_path, state_of(3), keep=1)
+    assert step_in(tmp_path) == 3
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_and_those_before_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path, state_of(1), keep=1)
+    for error in (OSError(28, "No space left on device"), RuntimeError("No space left on device\nframe #0")):
+
+        def full(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(torch, "save", full)
+        with pytest.raises(DataError) as raised:
+            save_checkpoint(tmp_path, state_of(2), keep=1)
+        path = tmp_path / "checkpoints" / "step-0000002.pt"
+        reason = "No space left on device; make room and run the same command again"
+        assert str(raised.value) == f"cannot write {path}: {reason}"
+    assert step_in(tmp_path) == 1
+
+
+def test_a_run_s_folder_is_made_and_what_a_kill_left_half_written_is_gone(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "first"
+    start_run(run, {"data": Path("data")}, 0)
+    assert (run / "config.json").read_text() == '{\n  "data": "data"\n}\n'
+    (run / "checkpoints").mkdir()
+    for left in (run / "config.json.partial", run / "checkpoints" / "step-0000004.pt.partial"):
+        left.touch()
+    (run / "folder.partial").mkdir()
+    (run / "log.jsonl").write_text('{"loss": 1}\n{"step": 0}\n{"step": 1}\n')
+    start_run(run, {}, 0)
+    assert [path.name for path in run.rglob("*.partial")] == ["folder.partial"]
+    assert read_log(run, "log") == [{"step": 0}]
+
+
+HOLD = """
+import fcntl, sys
+lock = open(sys.argv[1], "wb")
+try:
+    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except OSError:
+    print("held by another", flush=True)
+else:
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_process_at_a_time_writes_to_a_run(tmp_path: Path) -> None:
+    def another() -> subprocess.Popen[str]:
+        command = [sys.executable, "-S", "-c", HOLD, str(tmp_path / LOCK)]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    with another() as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        for begin in (lambda: start_run(tmp_path, {}, 0), lambda: Log(tmp_path)):
+            with pytest.raises(DataError, match="another process trains in"):
+                begin()
+        process.communicate()
+    start_run(tmp_path, {}, 0)
+    with Log(tmp_path), another() as process:
+        assert process.communicate()[0] == "held by another\n"
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_a_line_is_in_the_log_at_once(tmp_path: Path) -> None:
+    start_run(tmp_path, {}, 0)
+    with Log(tmp_path) as log:
+        log.write("held_out", {"step": 1, "loss": 0.5})
+        assert read_log(tmp_path, "held_out") == [{"step": 1, "loss": 0.5}]
+    with Log(tmp_path) as log:  # goes on
+        log.write("held_out", {"step": 2, "loss": 0.25})
+    assert [line["step"] for line in read_log(tmp_path, "held_out")] == [1, 2]
+    with Log(None) as log:
+        log.write("log", {"step": 1})
+
+
+@pytest.mark.parametrize("line", ['{"step": }', '{"step": 1}, {"step": 2}'])
+def test_a_log_that_is_damaged_is_said(line: str, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
+    with pytest.raises(DataError, match=r"log.jsonl is damaged .*; put it away, another is begun"):
+        start_run(tmp_path, {}, 1)
 
 
 def test_the_log_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
