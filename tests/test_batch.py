@@ -7,8 +7,10 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,11 @@ from PIL import Image
 
 from paint_by_example import load_pipeline, pose
 from paint_by_example.batch import BatchConfig, Outcome, run_batch
+from paint_by_example.batch.editing import Recent
 from paint_by_example.batch.table import COLUMNS, Row, read_table
 from paint_by_example.batching import SharedNetwork
 from paint_by_example.cli import main
-from paint_by_example.errors import DataError
+from paint_by_example.errors import DataError, UserError
 from paint_by_example.record import read_record
 from paint_by_example.structure import Structure
 from tests import tiny
@@ -478,3 +481,23 @@ def ancestors(process: int) -> list[int]:
         process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
         found.append(process)
     return found
+
+
+def test_what_several_threads_want_at_once_is_made_once() -> None:
+    recent, made, begun = Recent(), [], threading.Event()
+
+    def make() -> int:
+        made.append(1)
+        begun.wait(0.2)  # the others ask meanwhile
+        return 7
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda _: recent.get("key", make), range(4))) == [7] * 4
+    assert len(made) == 1
+
+    def fail() -> int:
+        raise UserError("no")
+
+    with pytest.raises(UserError, match="no"):
+        recent.get("other", fail)
+    assert recent.get("other", make) == 7  # it is tried again

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -47,22 +47,25 @@ class Recent:
     """Keeps the values of the keys that were asked for last."""
 
     def __init__(self) -> None:
-        self.values: OrderedDict[Any, Any] = OrderedDict()
+        self.values: OrderedDict[Any, Future[Any]] = OrderedDict()
         self.lock = threading.Lock()
 
     def get(self, key: Any, make: Callable[[], T]) -> T:
-        """The value of a key, made where it is not there."""
+        """The value of a key, made where it is not there; other threads that want it meanwhile wait for it."""
         with self.lock:
-            if key in self.values:
-                self.values.move_to_end(key)
-                found: T = self.values[key]
-                return found
-        value = make()
-        with self.lock:
-            self.values[key] = value
+            new = key not in self.values
+            found: Future[T] = self.values.setdefault(key, Future())
+            self.values.move_to_end(key)
             while len(self.values) > REMEMBERED:
                 self.values.popitem(last=False)
-        return value
+        if new:
+            try:
+                found.set_result(make())
+            except BaseException as error:  # which all that wait are told, and nobody who asks later
+                with self.lock:
+                    self.values.pop(key, None)
+                found.set_exception(error)
+        return found.result()
 
 
 def load_model(config: BatchConfig, device: str | None) -> PaintByExamplePipeline:
