@@ -18,7 +18,9 @@ from paint_by_example.layout import (
     LAYOUT_SIZE,
     PARTS,
     STRENGTH,
+    TEMPERATURE,
     LayoutUNet,
+    calm_beside,
     draw_to_layout,
     lay_into_hole,
     where_guided,
@@ -232,6 +234,18 @@ def test_guidance_is_as_asked_where_the_object_is_and_none_beside_it() -> None:
     torch.testing.assert_close(scale[0, 0, :, :6], torch.ones(16, 6))
     torch.testing.assert_close(scale[1], torch.ones(1, 16, 16))
     assert where_guided(5.0, UNet2DConditionModel(**SHAPE), torch.zeros(1, 1, 16), mask) == 5.0
+
+
+def test_noise_is_as_drawn_where_the_object_is_and_weaker_beside_it() -> None:
+    network, mask = whole_unet(1.0), torch.zeros(2, 1, 16, 16)
+    mask[..., 3:13, 3:13] = 1
+    noise = torch.randn(2, 3 * CELL**2, 16, 16)
+    with torch.inference_mode():
+        network.layout.bias.unflatten(0, (-1, LAYOUT_SIZE, LAYOUT_SIZE))[-4:, :, :5] = -1  # nothing in its left half
+        calm = calm_beside(noise, network, torch.zeros(1, 1, 16), mask)
+    torch.testing.assert_close(calm[..., 4:12, 10:12], noise[..., 4:12, 10:12])
+    torch.testing.assert_close(calm[..., :7], TEMPERATURE * noise[..., :7])
+    assert calm_beside(noise, UNet2DConditionModel(**SHAPE), torch.zeros(1, 1, 16), mask) is noise
 
 
 def test_other_networks_are_left_alone() -> None:

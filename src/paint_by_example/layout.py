@@ -25,6 +25,7 @@ LAYOUT_SIZE = 10  # cells along a side of the map, which covers the square aroun
 CELL = 8  # pixels to a cell of the latents, per side
 COARSE = 12  # of the latents' channels, the first of which say most, those that the map has
 STRENGTH = 2.0  # see `draw_to_layout`; docs/log.md has the figures
+TEMPERATURE = 0.3  # see `calm_beside`
 PARTS = 2  # places in each row and column of a cell for which the map says how much the object fills
 
 
@@ -226,9 +227,34 @@ def where_guided(scale: float | Tensor, unet: Any, condition: Tensor, mask: Tens
     """
     if not isinstance(unet, LayoutUNet):
         return scale
-    alpha = unet.lay(condition.expand(len(mask), -1, -1), mask)[:, 3:].clamp(0, 1)
-    there = F.avg_pool2d(F.avg_pool2d(alpha, CELL), 3, stride=1, padding=1)
+    there = F.avg_pool2d(object_share(unet, condition, mask), 3, stride=1, padding=1)
     return 1 + (torch.as_tensor(scale).to(there).reshape(-1, 1, 1, 1) - 1) * there
+
+
+def calm_beside(noise: Tensor, unet: Any, condition: Tensor, mask: Tensor) -> Tensor:
+    """Noise to start from, `TEMPERATURE` times as strong where a `LayoutUNet`'s map has no object.
+
+    From weaker noise come more probable pictures (temperature: arXiv 1807.03039, section 6). The object's details are
+    guided and drawn; of what lies around it a small network paints the probable and blotches the rest.
+
+    Args:
+        noise: (B, C, h, w).
+        unet: whose map; for another U-Net the noise stays as it is.
+        condition: (B, 1, D), or (1, 1, D) for all.
+        mask: (B, 1, h, w) in [0, 1], the share of each cell that is repainted.
+
+    Returns:
+        (B, C, h, w).
+    """
+    if not isinstance(unet, LayoutUNet):
+        return noise
+    return noise * (TEMPERATURE + (1 - TEMPERATURE) * object_share(unet, condition, mask)).to(noise)
+
+
+def object_share(unet: LayoutUNet, condition: Tensor, mask: Tensor) -> Tensor:
+    """How much of each cell the map's object fills, (B, 1, h, w) in [0, 1]; arguments as for `calm_beside`."""
+    alpha = unet.lay(condition.expand(len(mask), -1, -1), mask)[:, 3:].clamp(0, 1)
+    return F.avg_pool2d(alpha, CELL)
 
 
 def same(x: Tensor, y: Tensor) -> bool:

@@ -28,7 +28,7 @@ from .dial import embed_scale
 from .errors import ModelError, PictureError, UserError
 from .guidance import Second, guide_with_structure, within_interval
 from .inputs import Blend, Encoded, Exemplar, exemplar_pictures
-from .layout import draw_to_layout, where_guided
+from .layout import calm_beside, draw_to_layout, where_guided
 from .parts import Parts
 from .sampling import (
     DrawNoise,
@@ -273,10 +273,11 @@ class Painter(Parts):
         z_masked = self.encode_picture(source * (1 - mask), sampled).repeat_interleave(copies, 0)
         if z_T is None:
             z_T = self._draw(shape, own, device, dtype)
+        m = m.repeat_interleave(copies, 0)
+        z_T = calm_beside(z_T, self.unet, condition, m)
         if start:
             z_0 = self.encode_picture(source).repeat_interleave(copies, 0)
             z_T = add_noise(z_0, z_T, timesteps(solver, steps)[start], solver)
-        m = m.repeat_interleave(copies, 0)
 
         scale = guidance(guidance_scale, behaviour.guided)
         told: tuple[Tensor, ...] = ()
