@@ -52,7 +52,7 @@ class Environment:
     """
 
     def __init__(self, folder: Path, work: Path) -> None:
-        venv.create(folder, with_pip=True)
+        venv.create(folder, symlinks=os.name != "nt", with_pip=True)
         self.bin, self.work = folder / ("Scripts" if os.name == "nt" else "bin"), work
         hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
         self.variables = {name: value for name, value in os.environ.items() if name not in hidden}
