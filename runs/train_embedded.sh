@@ -27,5 +27,10 @@ DATA="$DATA" PBE="$PBE" runs/composites.sh
   --warmup-steps 100 --drop-exemplar 0.1 --outside-weight 0.1 --timestep-power 2 --ema-decay 0.999 \
   --checkpoint-every 250 --sample-every 500 --precision "${PRECISION:-bfloat16}" --compile
 
-# 4. In half precision into the package.
-[ "$STEPS" -lt 1000 ] || "$PYTHON" -m paint_by_example.embedded export --model "$OUT/run/model" --data "$DATA"
+# 4. What tells it of the source, and then all of it together.
+few=$((STEPS < 1000))
+DATA="$DATA" PBE="$PBE" INIT="$OUT/run/model" OUT="$OUT/source-aware" STEPS=$((few ? STEPS : 1500)) \
+  MORE=$((few ? STEPS : 3600)) AHEAD=$((few ? 64 : 40960)) EDITS=$((few ? 4 : 200)) COMPILE=1 runs/source_aware.sh
+
+# 5. In half precision into the package.
+((few)) || "$PYTHON" -m paint_by_example.embedded export --model "$OUT/source-aware/model" --data "$DATA"

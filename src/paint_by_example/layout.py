@@ -24,7 +24,7 @@ from .sampling import Scheduler, move_clean, predict_clean
 LAYOUT_SIZE = 10  # cells along a side of the map, which covers the square around the hole
 CELL = 8  # pixels to a cell of the latents, per side
 COARSE = 12  # of the latents' channels, the first of which say most, those that the map has
-STRENGTH = 2.0  # see `draw_to_layout`; docs/log.md has the figures
+STRENGTH = 1.4  # see `draw_to_layout`; docs/log.md has the figures
 TEMPERATURE = 0.3  # see `calm_beside`
 PARTS = 2  # places in each row and column of a cell for which the map says how much the object fills
 
