@@ -157,7 +157,7 @@ class Ways:
             results += paint(
                 self.pipeline,
                 part,
-                self.conditions[start : start + size],
+                self.conditions[start : start + len(part)],
                 range(start, start + len(part)),
                 steps=default_steps(self.pipeline.scheduler),
                 **given,
