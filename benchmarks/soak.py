@@ -341,6 +341,8 @@ def print_report(tally: Tally, samples: list[Sample]) -> None:
 
 def main() -> int:
     options = tyro.cli(Options, description=__doc__)
+    if not (0 < options.minutes < math.inf and options.clients > 0):
+        sys.exit("soak: minutes and clients must be above 0")
     with tempfile.TemporaryDirectory() as folder:
         tally, samples, log = run(options, Path(folder))
     print_report(tally, samples)

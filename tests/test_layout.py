@@ -201,6 +201,10 @@ def test_the_map_of_another_exemplar_or_hole_is_laid_anew() -> None:
             laid = network.lay_once(condition, hole)
             assert torch.equal(laid[0], network.lay(condition, hole))
             assert all(torch.equal(*pair) == equal for pair in zip(laid, first, strict=True))
+        changed = one.clone()
+        network.lay_once(changed, mask)
+        changed += 1
+        assert torch.equal(network.lay_once(changed, mask)[0], network.lay(changed, mask))
     assert network.lay_once(one.clone().requires_grad_(), mask)[0].requires_grad
     with torch.no_grad():
         network.layout.bias.add_(1)

@@ -142,7 +142,7 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         filled = F.pixel_unshuffle(F.avg_pool2d(laid[:, 3:], CELL // PARTS), PARTS) * 2 - 1
         made = laid, torch.cat([cells, filled], dim=1)
         if not learning:
-            self.last_laid = weights, condition, mask, made
+            self.last_laid = weights, condition.clone(), mask.clone(), made  # whatever becomes of the tensors given
         return made
 
     def change_to_show(self, z_0: Tensor, laid: Tensor, light: bool = True) -> Tensor:
@@ -259,7 +259,7 @@ def object_share(unet: LayoutUNet, condition: Tensor, mask: Tensor) -> Tensor:
 
 def same(x: Tensor, y: Tensor) -> bool:
     """Whether two tensors hold the same; those of different devices or types do not."""
-    return x is y or (x.device == y.device and x.dtype == y.dtype and torch.equal(x, y))
+    return x.device == y.device and x.dtype == y.dtype and torch.equal(x, y)
 
 
 def lay_into_hole(picture: Tensor, mask: Tensor, cell: int) -> Tensor:
