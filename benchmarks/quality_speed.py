@@ -1,7 +1,7 @@
 """What speed costs: techniques and presets on held-out edits of the embedded model, with intervals.
 
-    python benchmarks/quality_speed.py [--edits 500] [--json docs/quality_speed.json]
-    python benchmarks/quality_speed.py --only agreement canvas
+    python benchmarks/quality_speed.py [--edits 500] [--json FILE] [--plot docs/images/speed.png]
+    python benchmarks/quality_speed.py --only canvas
 
 Every technique paints the same edits from the same noise. Likeness is the mean centred cosine of the painted box and
 the exemplar, Fréchet the distance of painted boxes to those of other true scenes of the same objects, both by
@@ -10,8 +10,8 @@ EfficientNet-Lite2; seam in grey levels; agreement is the PSNR within the holes 
 Intervals are of 95%, from 1,000 resamples of the edits (Fréchet: `frechet.RESAMPLES`); those of differences to `exact`
 are paired. Time is the wall clock of an edit, the techniques in turn, after one of each that is not counted.
 
-Two more tables: `agreement`, by noise level the cosine of the predictions with and without the exemplar, of noise and
-as the model makes them; `canvas`, small pictures painted at the model's size and at smaller ones.
+One more table, `canvas`: small pictures painted at the model's size and at smaller ones. Intervals of guidance are not
+here, since the embedded model is not guided by a second prediction (`layout.own_guidance`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import json
 import math
 import statistics
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -46,7 +45,7 @@ from paint_by_example.evaluation.seam import seam_visibility
 from paint_by_example.evaluation.statistics import Moments
 from paint_by_example.pipeline import PaintByExamplePipeline
 from paint_by_example.presets import PRESETS, Preset
-from paint_by_example.sampling import make_scheduler, predict_noise, seeded_generators
+from paint_by_example.sampling import make_scheduler, seeded_generators
 
 EXACT = PRESETS["exact"]
 BF16 = ("openvino-bf16", "openvino")
@@ -64,11 +63,6 @@ TECHNIQUES: dict[str, Preset] = {
     "bfloat16": replace(EXACT, backends=BF16),
     "int8": replace(EXACT, backends=INT8),
     "fast, int8": replace(PRESETS["fast"], backends=INT8),
-    "interval 0.2-1": replace(EXACT, guidance_interval=(0.2, 1.0)),
-    "interval 0.5-1": replace(EXACT, guidance_interval=(0.5, 1.0)),
-    "interval 0-0.8": replace(EXACT, guidance_interval=(0.0, 0.8)),
-    "interval 0.2-0.8": replace(EXACT, guidance_interval=(0.2, 0.8)),
-    "no guidance": replace(EXACT, guidance_interval=(1.0, 1.0)),
     "10 steps": replace(EXACT, steps=10, scheduler="dpm++"),
     "5 steps": replace(EXACT, steps=5, scheduler="dpm++"),
     "3 steps": replace(EXACT, steps=3, scheduler="dpm++"),
@@ -139,9 +133,11 @@ class Options:
     student: str | None = None
     """A model from `pbe distill` of it, to measure beside it."""
     only: tuple[str, ...] = ()
-    """Techniques beside exact, agreement, canvas and student; all by default."""
+    """Techniques beside exact, and canvas; all by default."""
     json: Path | None = None
     """File for all figures."""
+    plot: Path | None = None
+    """Picture of likeness and Fréchet distance against the time of an edit."""
 
 
 Methods = dict[str, tuple[PaintByExamplePipeline, Preset]]
@@ -197,29 +193,6 @@ def times(item: Item, methods: Methods, repeats: int) -> dict[str, float]:
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def agreement(pipeline: PaintByExamplePipeline, items: list[Item]) -> dict[int, dict[str, list[float]]]:
-    """Of each time step the mean cosine of both predictions and its 5% and 95% quantiles over the edits."""
-    seen: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    cosine = torch.nn.functional.cosine_similarity
-
-    def network(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        found = pipeline.unet(x, t, encoder_hidden_states=condition).sample
-        noise = predict_noise(x[:, : found.shape[1]], found, t, pipeline.scheduler)
-        for name, both in (("noise", noise), ("prediction", found)):
-            null, conditional = both.flatten(1).chunk(2)
-            seen[int(t)][name] += cosine(null, conditional).tolist()
-        return found
-
-    paint_all(pipeline, items, Preset(), 20, network)
-    return {
-        t: {
-            name: [round(float(x), 4) for x in (np.mean(values), *np.quantile(values, (0.05, 0.95)))]
-            for name, values in both.items()
-        }
-        for t, both in seen.items()
-    }
-
-
 def canvas(pipeline: PaintByExamplePipeline, options: Options, judge: Judge) -> dict[str, Any]:
     """Pictures of half the model's side, painted on canvases of its whole side, three quarters and a half."""
     full = pipeline.image_size
@@ -233,16 +206,17 @@ def canvas(pipeline: PaintByExamplePipeline, options: Options, judge: Judge) -> 
         taken = []
         for number, item in enumerate(tqdm(items, desc=f"canvas {side}", unit="edit")):
             started = time.perf_counter()
-            square = Canvas(item.mask, (0, 0, full // 2, full // 2), side)
+            whole = Canvas(item.mask, (0, 0, full // 2, full // 2), side)
+            square = whole.tensors(item.source)
             condition = pipeline.encode_exemplar([Image.fromarray(item.exemplar)])
             *_, last = pipeline.paint(
-                *square.tensors(item.source),
+                *square,
                 condition,
                 generators=seeded_generators([number]),
                 network=network,
                 **settings_of(pipeline, EXACT),
             )
-            pictures.append(square.paste(item.source, pipeline.decode_latent(last.z_t)))
+            pictures.append(whole.paste(item.source, pipeline.show(last.z_t, *square, condition)))
             taken.append(time.perf_counter() - started)
         judged = judge(items, pictures)
         base = base or judged
@@ -332,12 +306,28 @@ def measure(options: Options) -> dict[str, Any]:
         row = {"seconds": round(seconds[name], 4), "times": round(seconds["exact"] / seconds[name], 2)}
         result["rows"][name] = row | judged.against(base) | {"settings": asdict(how)}
         print(json.dumps({name: result["rows"][name]}), flush=True)
-    if not options.only or "agreement" in options.only:
-        result["agreement"] = agreement(pipeline, items[:100])
-        print(json.dumps({"agreement": result["agreement"]}), flush=True)
     if not options.only or "canvas" in options.only:
         result["canvas"] = canvas(pipeline, options, judge)
     return result
+
+
+def draw_plot(rows: dict[str, dict[str, Any]], path: Path) -> None:
+    """Likeness, with its interval, and Fréchet distance against the time of an edit; presets in colour."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    for name, row in rows.items():
+        style = {"color": "tab:red" if name in PRESETS else "tab:gray", "marker": "o"}
+        low, high = row["likeness_interval"]
+        error = [[row["likeness"] - low], [high - row["likeness"]]]
+        axes[0].errorbar(row["seconds"], row["likeness"], yerr=error, elinewidth=0.5, **style)
+        axes[1].plot(row["seconds"], row["frechet"], **style)
+        for axis, figure_name in zip(axes, ("likeness", "frechet"), strict=True):
+            axis.annotate(name, (row["seconds"], row[figure_name]), xytext=(4, 3), textcoords="offset points", size=7)
+    for axis, label in zip(axes, ("likeness (mean and 95% interval)", "Fréchet distance"), strict=True):
+        axis.set(xscale="log", xlabel="seconds an edit", ylabel=label)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":
@@ -345,3 +335,5 @@ if __name__ == "__main__":
     result = measure(given)
     if given.json is not None:
         given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if given.plot is not None:
+        draw_plot(result["rows"], given.plot)

@@ -6,7 +6,7 @@ import pytest
 from skimage import data
 
 from paint_by_example.errors import UserError
-from paint_by_example.harmonise import check_harmonise, harmonise
+from paint_by_example.harmonise import check_harmonise, fill, harmonise
 
 SOURCE = cv2.resize(data.coffee()[:400, 100:500], (96, 96), interpolation=cv2.INTER_AREA)
 HOLES = {"inside": (20, 60, 30, 71), "at an edge": (0, 50, 30, 71), "at three": (0, 96, 50, 96)}
@@ -67,6 +67,15 @@ def test_outside_of_the_hole_nothing_changes(name):
     everything = np.ones_like(mask)
     assert (harmonise(name, SOURCE, result, everything) == result).all()
     assert (harmonise(name, SOURCE, SOURCE, ~everything) == SOURCE).all()
+
+
+def test_surroundings_go_on_into_a_hole():
+    mask, picture = hole("inside"), np.full(SOURCE.shape, 60, np.uint8)
+    picture[:, SOURCE.shape[1] // 2 :] = 200
+    filled = fill(np.where(mask[..., None], np.uint8(0), picture), mask)
+    assert (filled[~mask] == picture[~mask]).all()
+    assert set(np.unique(filled[mask])) <= set(range(50, 211))
+    assert np.abs(filled[mask].astype(int) - picture[mask]).mean() < 15
 
 
 def test_a_way_that_is_unknown():

@@ -17,13 +17,13 @@ from paint_by_example.layout import (
     COARSE,
     LAYOUT_SIZE,
     PARTS,
-    STRENGTH,
     TEMPERATURE,
     LayoutUNet,
     calm_beside,
+    continue_beside,
     draw_to_layout,
     lay_into_hole,
-    where_guided,
+    own_guidance,
 )
 from paint_by_example.sampling import predict_clean
 
@@ -147,13 +147,20 @@ def whole_unet(object_share: float) -> LayoutUNet:
 
 
 def clean_after(
-    network: LayoutUNet, z_t: torch.Tensor, t: int, mask: torch.Tensor, light: bool = True
+    network: LayoutUNet,
+    z_t: torch.Tensor,
+    t: int,
+    mask: torch.Tensor,
+    light: bool = True,
+    scale: float | torch.Tensor = 1.0,
 ) -> tuple[torch.Tensor, ...]:
     """A guess of z_0, and what it is once drawn to the map."""
     torch.manual_seed(3)
     prediction, scheduler = torch.randn_like(z_t), build_scheduler()
     sample = torch.cat([z_t, torch.zeros_like(z_t), 1 - mask], dim=1)
-    drawn = draw_to_layout(prediction, network, sample, torch.tensor(t), torch.randn(1, 1, 16), scheduler, light)
+    drawn = draw_to_layout(
+        prediction, network, sample, torch.tensor(t), torch.randn(len(z_t), 1, 16), scheduler, scale, light
+    )
     before, after = (predict_clean(z_t, e, torch.tensor(t), scheduler) for e in (prediction, drawn))
     return before, after
 
@@ -165,7 +172,7 @@ def test_where_the_object_is_a_guess_is_drawn_to_the_map() -> None:
     with torch.inference_mode():
         before, after = clean_after(network, z_t, 999, mask)
         moved = (after - before).abs().mean(1)[0]
-        one = (before + (after - before) / STRENGTH)[:, :, 3:5, 3:5]
+        one = after[:, :, 3:5, 3:5]
         shown = F.conv_transpose2d(one, network.to_pixels_weight, network.to_pixels_bias, stride=CELL)
         _, later = clean_after(network, z_t, 20, mask)
     assert (moved[mask[0, 0] == 0] == 0).all()
@@ -211,6 +218,19 @@ def test_the_map_of_another_exemplar_or_hole_is_laid_anew() -> None:
         assert not torch.equal(network.lay_once(one, mask)[0], first[0])
 
 
+def test_pull_and_guidance_together_are_of_the_strength_asked() -> None:
+    """Guided from the null token's prediction, which is not drawn: λ times the pull of 1."""
+    network, mask = whole_unet(1.0), torch.ones(2, 1, 8, 8)
+    z_t, scale = torch.randn(2, 3 * CELL**2, 8, 8), torch.tensor([5.0, 0.5])
+    with torch.inference_mode():
+        before, once = clean_after(network, z_t, 999, mask)
+        _, after = clean_after(network, z_t, 999, mask, scale=scale)
+    own = torch.as_tensor(own_guidance(scale, network)).reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(
+        own * (after - before), scale.reshape(-1, 1, 1, 1) * (once - before), rtol=1e-3, atol=1e-4
+    )
+
+
 def test_a_map_that_shows_nothing_draws_nothing() -> None:
     mask = torch.ones(1, 1, 8, 8)
     with torch.inference_mode():
@@ -224,20 +244,13 @@ def test_a_map_that_shows_nothing_draws_nothing() -> None:
     torch.testing.assert_close(after, before, atol=0.02, rtol=0)
 
 
-def test_guidance_is_as_asked_where_the_object_is_and_none_beside_it() -> None:
-    network, mask = whole_unet(1.0), torch.zeros(2, 1, 16, 16)
-    mask[..., 3:13, 3:13] = 1
-    with torch.inference_mode():
-        network.layout.bias.unflatten(0, (-1, LAYOUT_SIZE, LAYOUT_SIZE))[-4:, :, :5] = -1  # nothing in its left half
-        scale = where_guided(torch.tensor([5.0, 1.0]), network, torch.zeros(1, 1, 16), mask)
-        one = where_guided(3.0, network, torch.zeros(1, 1, 16), mask)
-    assert isinstance(scale, torch.Tensor)
-    assert isinstance(one, torch.Tensor)
-    torch.testing.assert_close(scale[0, 0, 5:11, 10:12], torch.full((6, 2), 5.0))
-    torch.testing.assert_close(one[0, 0, 5:11, 10:12], torch.full((6, 2), 3.0))
-    torch.testing.assert_close(scale[0, 0, :, :6], torch.ones(16, 6))
-    torch.testing.assert_close(scale[1], torch.ones(1, 16, 16))
-    assert where_guided(5.0, UNet2DConditionModel(**SHAPE), torch.zeros(1, 1, 16), mask) == 5.0
+def test_guidance_by_its_own_predictions_is_at_most_1() -> None:
+    network, other = whole_unet(1.0), UNet2DConditionModel(**SHAPE)
+    assert [own_guidance(scale, network) for scale in (0.0, 0.5, 1.0, 5.0)] == [0.0, 0.5, 1.0, 1.0]
+    each = torch.tensor([0.5, 5.0])
+    assert torch.equal(torch.as_tensor(own_guidance(each, network)), torch.tensor([0.5, 1.0]))
+    assert own_guidance(5.0, other) == 5.0
+    assert own_guidance(each, other) is each
 
 
 def test_noise_is_as_drawn_where_the_object_is_and_weaker_beside_it() -> None:
@@ -252,10 +265,32 @@ def test_noise_is_as_drawn_where_the_object_is_and_weaker_beside_it() -> None:
     assert calm_beside(noise, UNet2DConditionModel(**SHAPE), torch.zeros(1, 1, 16), mask) is noise
 
 
+def test_surroundings_go_on_beside_the_object() -> None:
+    """Where the map has none, a hole in two greys becomes those; where it has one, what was painted shows."""
+    network, mask = whole_unet(1.0), torch.zeros(2, 1, 128, 128)
+    mask[:, :, 24:104, 24:104] = 1
+    mask[1] = 1  # nothing is left to go on
+    source = torch.full((2, 3, 128, 128), 0.5)
+    source[..., 64:, :] = -0.5
+    source = torch.where(mask > 0, 1.0, source)
+    painted = torch.full((2, 3, 128, 128), -0.9)
+    with torch.inference_mode():
+        network.layout.bias.unflatten(0, (-1, LAYOUT_SIZE, LAYOUT_SIZE))[-4:, :, :5] = -1  # nothing in its left half
+        cells = torch.nn.functional.avg_pool2d(mask, CELL)
+        token = torch.zeros(1, 1, 16)
+        shown = continue_beside(painted, network, source, mask, cells, token)
+    for grey, rows in ((0.5, slice(24, 50)), (-0.5, slice(78, 104))):
+        torch.testing.assert_close(shown[0, :, rows, 24:56], torch.full((3, 26, 32), grey), atol=0.06, rtol=0)
+    assert torch.equal(shown[0, :, 24:104, 72:104], painted[0, :, 24:104, 72:104])
+    assert torch.equal(shown[0, :, :24], painted[0, :, :24])
+    assert torch.equal(shown[1], painted[1])
+    assert continue_beside(painted, UNet2DConditionModel(**SHAPE), source, mask, cells, token) is painted
+
+
 def test_other_networks_are_left_alone() -> None:
     prediction = torch.randn(1, 4, 8, 8)
     plain = UNet2DConditionModel(**SHAPE)
-    same = draw_to_layout(prediction, plain, prediction, torch.tensor(9), torch.zeros(1, 1, 16), build_scheduler())
+    same = draw_to_layout(prediction, plain, prediction, torch.tensor(9), torch.zeros(1, 1, 16), build_scheduler(), 5.0)
     assert same is prediction
 
 

@@ -182,17 +182,17 @@ def count_calls(pipeline: PaintByExamplePipeline, preset: PresetName | None) -> 
 
     def edit() -> None:
         counted.clear()
+        square, condition = (image_tensor(source), mask_tensor(mask)), pipeline.encode_exemplar(exemplar[None])
         *_, last = pipeline.paint(
-            image_tensor(source),
-            mask_tensor(mask),
-            pipeline.encode_exemplar(exemplar[None]),
+            *square,
+            condition,
             steps=steps,
             generators=seeded_generators([0]),
             scheduler=solver,
             guidance_interval=how.guidance_interval,
             network=nothing,
         )
-        pipeline.decode_latent(last.z_t).cpu()
+        pipeline.show(last.z_t, *square, condition).cpu()
 
     edit()
     return counted, steps, median_seconds(edit)

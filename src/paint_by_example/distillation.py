@@ -30,7 +30,7 @@ from .data.latents import FIELDS
 from .dial import embed_scale
 from .errors import UserError
 from .guidance import by_place
-from .layout import draw_to_layout, where_guided
+from .layout import draw_to_layout, own_guidance
 from .learner import Learner, MovingAverage, make_optimizer, save_model
 from .objective import frozen, loss_weight, prediction_target
 from .pipeline import PaintByExamplePipeline, choose_device
@@ -172,9 +172,9 @@ def distillation_loss(
         x = pipeline.unet_input(z, torch.cat([z_masked, z_masked]), torch.cat([m, m]))
         with reduced:
             prediction = predict(teacher, x, t, conditions)
-        return draw_to_layout(prediction, teacher, x, t, conditions, pipeline.scheduler)
+        return draw_to_layout(prediction, teacher, x, t, conditions, pipeline.scheduler, draws.scale)
 
-    shown = replace(draws, scale=torch.as_tensor(where_guided(draws.scale, teacher, condition, m)))
+    shown = replace(draws, scale=torch.as_tensor(own_guidance(draws.scale, teacher)))
     wanted = target(guided, encoder.uncond_vector.detach().to(condition), condition, z_t, shown, stretches)
     scale = embed_scale(draws.scale, int(pipeline.unet.config.time_cond_proj_dim)).to(device)
     with reduced:

@@ -281,9 +281,10 @@ class Editor(Painter):
             second = None
             if source_exemplar:
                 second = (self.encode_exemplar([PIL.Image.fromarray(canvas.hole(original))]), source_exemplar)
+            squares = [canvas.tensors(pixels) for pixels in results]
             runs = [
                 self.paint(
-                    *canvas.tensors(pixels),
+                    *square,
                     condition,
                     guidance_scale=guidance_scale,
                     steps=steps,
@@ -300,13 +301,14 @@ class Editor(Painter):
                     control=self.controlnet,
                     second=second,
                 )
-                for pixels, generator in zip(results, generators, strict=True)
+                for square, generator in zip(squares, generators, strict=True)
             ]
             for step in in_step(runs):
                 if on_step is not None:
                     on_step(_counted(step, index, count))
             with torch.no_grad():
-                painted = [self.decode_latent(z_0) for z_0 in singly(step.z_t)]
+                latents = zip(singly(step.z_t), squares, strict=True)
+                painted = [self.show(z_0, *square, condition, strength) for z_0, square in latents]
             results = [canvas.paste(*pair, feather, fit) for pair in zip(results, painted, strict=True)]
 
         images = [_like(picture, pixels) for pixels in results]

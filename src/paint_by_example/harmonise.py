@@ -1,4 +1,4 @@
-"""What was painted, made to fit its surroundings afterwards: colours or seams, without a network."""
+"""What was painted, made to fit its surroundings afterwards, without a network: colours, seams, and what goes on."""
 
 from __future__ import annotations
 
@@ -90,3 +90,17 @@ def blend(source: NDArray[np.uint8], result: NDArray[np.uint8], mask: NDArray[np
     x, y, width, height = cv2.boundingRect(hole)
     blended = cv2.seamlessClone(painted, kept, hole, (x + width // 2, y + height // 2), cv2.NORMAL_CLONE)
     return np.asarray(blended[inner], np.uint8)
+
+
+def fill(source: NDArray[np.uint8], mask: NDArray[np.bool_], radius: int = 3) -> NDArray[np.uint8]:
+    """The surroundings continued into a hole, as OpenCV does after Telea (J. Graphics Tools 9(1), 2004).
+
+    Args:
+        source: (H, W, 3).
+        mask: (H, W), True = the hole, not all of it.
+        radius: pixels around each that are looked at.
+
+    Returns:
+        A new (H, W, 3), the same outside the mask.
+    """
+    return np.asarray(cv2.inpaint(np.ascontiguousarray(source), mask.astype(np.uint8), radius, cv2.INPAINT_TELEA))

@@ -92,17 +92,18 @@ def paint(pipeline: PaintByExamplePipeline, data: Examples, count: int, added: S
     results = []
     for start in range(0, len(items), TOGETHER):
         part = slice(start, start + TOGETHER)
+        condition = pipeline.encode_exemplar(exemplars[part])
         *_, last = pipeline.paint(
             source[part],
             mask[part],
-            pipeline.encode_exemplar(exemplars[part]),
+            condition,
             steps=SAMPLE_STEPS,
             generators=seeded_generators(range(start, start + len(source[part]))),
             scheduler=make_scheduler("dpm++", pipeline.scheduler),
             structure=None if maps is None else maps[part],
             context="context" in added,
         )
-        results.append(pipeline.decode_latent(last.z_t).cpu().float())
+        results.append(pipeline.show(last.z_t, source[part], mask[part], condition).cpu().float())
     return Painted(source, mask, exemplars, torch.cat(results) * mask + source * (1 - mask))
 
 

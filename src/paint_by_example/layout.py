@@ -19,13 +19,15 @@ from torch.nn import functional as F
 from .attention import collapse_cross_attention, dead_parameters
 from .autoencoder import PatchAutoencoder
 from .errors import ModelError
+from .harmonise import fill
+from .images import image_tensor, tensor_image
 from .sampling import Scheduler, move_clean, predict_clean
 
 LAYOUT_SIZE = 10  # cells along a side of the map, which covers the square around the hole
 CELL = 8  # pixels to a cell of the latents, per side
 COARSE = 12  # of the latents' channels, the first of which say most, those that the map has
-STRENGTH = 1.4  # see `draw_to_layout`; docs/log.md has the figures
 TEMPERATURE = 0.3  # see `calm_beside`
+BETWEEN = (0.05, 0.75)  # see `continue_beside`; docs/log.md has the figures
 PARTS = 2  # places in each row and column of a cell for which the map says how much the object fills
 
 
@@ -178,13 +180,14 @@ def draw_to_layout(
     t: Tensor,
     condition: Tensor,
     scheduler: Scheduler,
+    scale: float | Tensor,
     light: bool = True,
 ) -> Tensor:
     """Draw what a `LayoutUNet` predicts to the map of its token, the more the noisier the latent is.
 
-    Where the object is, the predicted picture changes by `STRENGTH` σ_t times what it lacks to show the map:
-    reconstruction guidance (arXiv 2204.03458, section 3.1) by a picture that the token alone gives. The null token's
-    map shows nothing, so guidance by λ strengthens this as it does all that the exemplar says. The U-Net learns
+    Where the object is, the predicted picture changes by λ σ_t times what it lacks to show the map: reconstruction
+    guidance (arXiv 2204.03458, section 3.1) by a picture that the token alone gives. The null token's map shows
+    nothing, so below λ = 1, where guidance multiplies by λ itself (`own_guidance`), it is σ_t here. The U-Net learns
     without it.
 
     Args:
@@ -194,6 +197,7 @@ def draw_to_layout(
         t: (B,) or one for all.
         condition: (B, 1, D).
         scheduler: gives σ_t and the kind of prediction.
+        scale: λ, one for all pictures or one each, (B,), of which ``prediction`` may hold several.
         light: whether to the light of the exemplar's picture too; a U-Net that is told the source's context says itself
             in what light the object stands.
 
@@ -207,28 +211,26 @@ def draw_to_layout(
         return prediction
     z_t, mask = sample[:, : prediction.shape[1]], 1 - sample[:, -1:]
     z_0 = predict_clean(z_t, prediction, t, scheduler)
-    change = STRENGTH * mask * unet.change_to_show(z_0, unet.lay_once(condition, mask)[0], light)
+    pull = torch.as_tensor(scale, dtype=torch.float32, device=mask.device).reshape(-1, 1, 1, 1).clamp(min=1)
+    pull = pull.repeat(len(mask) // len(pull), 1, 1, 1)
+    change = pull * mask * unet.change_to_show(z_0, unet.lay_once(condition, mask)[0], light)
     return move_clean(prediction, change.to(prediction), t, scheduler)
 
 
-def where_guided(scale: float | Tensor, unet: Any, condition: Tensor, mask: Tensor) -> float | Tensor:
-    """The guidance scale of each place: as asked where a `LayoutUNet`'s map has the object, 1 beside it.
+def own_guidance(scale: float | Tensor, unet: Any) -> float | Tensor:
+    """Of λ what guidance multiplies the network's own predictions by: of a `LayoutUNet`'s at most 1.
 
-    Guidance exaggerates the difference to what stood there without the exemplar; around the object that is a halo.
+    Of log p(y|c) + (λ - 1) log p(c|y) (Paint by Example, section on similarity control) guidance takes the last term
+    from the difference of two predictions. Of a network as small that is coarse, and likeness falls with it; here
+    `draw_to_layout` takes it from the map of c, and above λ = 1 a step asks the network once.
 
     Args:
-        scale: λ, one for all pictures or one each, (B,); for another U-Net it stays as it is.
-        unet: whose map.
-        condition: (B, 1, D), or (1, 1, D) for all.
-        mask: (B, 1, h, w) in [0, 1], the share of each cell that is repainted.
-
-    Returns:
-        λ, or (B, 1, h, w).
+        scale: λ, one for all pictures or one each, (B,).
+        unet: whose predictions are guided; for another U-Net λ stays as it is.
     """
     if not isinstance(unet, LayoutUNet):
         return scale
-    there = F.avg_pool2d(object_share(unet, condition, mask), 3, stride=1, padding=1)
-    return 1 + (torch.as_tensor(scale).to(there).reshape(-1, 1, 1, 1) - 1) * there
+    return scale.clamp(max=1) if isinstance(scale, Tensor) else min(scale, 1.0)
 
 
 def calm_beside(noise: Tensor, unet: Any, condition: Tensor, mask: Tensor) -> Tensor:
@@ -249,6 +251,46 @@ def calm_beside(noise: Tensor, unet: Any, condition: Tensor, mask: Tensor) -> Te
     if not isinstance(unet, LayoutUNet):
         return noise
     return noise * (TEMPERATURE + (1 - TEMPERATURE) * object_share(unet, condition, mask)).to(noise)
+
+
+def continue_beside(
+    picture: Tensor,
+    unet: Any,
+    source: Tensor,
+    mask: Tensor,
+    cells: Tensor,
+    condition: Tensor,
+    share: float = 1.0,
+) -> Tensor:
+    """Let the surroundings go on, where a `LayoutUNet`'s map has no object.
+
+    A network as small paints surroundings that are blurred and do not meet the hole's edge. So beside the object a
+    result shows what `fill` continues. An alpha of the map below the first of `BETWEEN` is beside it, above the second
+    on it.
+
+    Args:
+        picture: as painted, (B, 3, H, W) in about [-1, 1].
+        unet: whose map; with another U-Net the picture stays as it is.
+        source: (B, 3, H, W) in [-1, 1].
+        mask: (B, 1, H, W) in {0, 1}.
+        cells: the same as the map is laid by, (B, 1, h, w) in [0, 1]: the share of each cell that is repainted.
+        condition: (B, 1, D), or (1, 1, D) for all.
+        share: of what is continued; the rest is as painted.
+
+    Returns:
+        (B, 3, H, W), the same outside the mask; where that covers everything, there is nothing to continue.
+    """
+    if not isinstance(unet, LayoutUNet):
+        return picture
+    alpha = unet.lay(condition.expand(len(picture), -1, -1), cells)[:, 3:]
+    first, last = BETWEEN
+    beside = share * mask.to(picture) * ((last - alpha) / (last - first)).clamp(0, 1).to(picture)
+    holes = mask[:, 0].bool().cpu().numpy()
+    continued = [
+        x[None] if hole.all() else image_tensor(fill(pixels, hole)).to(x)
+        for x, pixels, hole in zip(picture, tensor_image(source), holes, strict=True)
+    ]
+    return cast(Tensor, picture + beside * (torch.cat(continued) - picture))
 
 
 def object_share(unet: LayoutUNet, condition: Tensor, mask: Tensor) -> Tensor:

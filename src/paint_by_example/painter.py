@@ -28,7 +28,7 @@ from .dial import embed_scale
 from .errors import ModelError, PictureError, UserError
 from .guidance import Second, guide_with_structure, within_interval
 from .inputs import Blend, Encoded, Exemplar, exemplar_pictures
-from .layout import calm_beside, draw_to_layout, where_guided
+from .layout import calm_beside, continue_beside, draw_to_layout, own_guidance
 from .parts import Parts
 from .sampling import (
     DrawNoise,
@@ -98,6 +98,32 @@ class Painter(Parts):
     def decode_latent(self, z_0: Tensor) -> Tensor:
         """Latents to pictures: (B, C, h, w) to (B, 3, H, W), about [-1, 1]."""
         return cast(Tensor, self.vae.decode(z_0 / self.vae.config.scaling_factor).sample)
+
+    def show(self, z_0: Tensor, source: Tensor, mask: Tensor, condition: Tensor, strength: float = 1.0) -> Tensor:
+        """Latents to pictures, as an edit shows them in the hole; see `layout.continue_beside`.
+
+        Args:
+            z_0: (B, C, h, w).
+            source: (B, 3, H, W) in [-1, 1].
+            mask: (B, 1, H, W) in {0, 1}.
+            condition: (B, 1, D).
+            strength: of the edit; below 1 less is continued beside the object, and from half down nothing, so that
+                what stood there shows through.
+
+        Returns:
+            (B, 3, H, W), about [-1, 1].
+        """
+        device = z_0.device
+        cells = latent_mask(mask.float(), (z_0.shape[-2], z_0.shape[-1]), self.behaviour.latent_mask)
+        return continue_beside(
+            self.decode_latent(z_0),
+            self.unet,
+            source,
+            mask,
+            cells.to(device, self.unet.dtype),
+            condition.to(device),
+            share=max(0.0, 2 * strength - 1),
+        )
 
     def unet_input(self, z_t: Tensor, z_masked: Tensor, mask: Tensor) -> Tensor:
         """What the U-Net sees: noisy latent, masked latent, mask, in the authors' order of channels.
@@ -305,10 +331,10 @@ class Painter(Parts):
             prediction = asked(x, t, condition, *told, **options)
             if told:  # a distilled network has learned what follows from its teacher
                 return prediction
-            return draw_to_layout(prediction, self.unet, x, t, condition, solver, light=not context)
+            return draw_to_layout(prediction, self.unet, x, t, condition, solver, scale, light=not context)
 
         # A distilled network is told λ, and gives in one call what guidance makes of two.
-        lambda_ = 1.0 if told else where_guided(scale, self.unet, condition, m)
+        lambda_ = 1.0 if told else own_guidance(scale, self.unet)
         null = self.null_condition()
         mu = structure_scale if structure is not None else 1.0
         guided = guide_with_structure(ask, condition, null, lambda_, mu, guidance_rescale, second)

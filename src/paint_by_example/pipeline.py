@@ -239,7 +239,8 @@ class PaintByExamplePipeline(Editor):
                     break
         assert z_0 is not None  # there is at least one step
 
-        images, flagged = self._shown(z_0, size, output_type, crops)
+        source, mask = (x.repeat_interleave(num_images_per_prompt, 0) for x in (source, mask))
+        images, flagged = self._shown(z_0, (source, mask, condition), strength, size, output_type, crops)
         self.maybe_free_model_hooks()
         return PaintByExampleOutput(images, flagged) if return_dict else (images, flagged)
 
@@ -269,6 +270,8 @@ class PaintByExamplePipeline(Editor):
     def _shown(
         self,
         z_0: Tensor,
+        told: tuple[Tensor, Tensor, Tensor],
+        strength: float,
         size: Sequence[int],
         output_type: str,
         crops: list[tuple[np.ndarray[Any, Any], Canvas]] | None,
@@ -278,9 +281,10 @@ class PaintByExamplePipeline(Editor):
             return z_0, None
         height, width = size
         if self.behaviour.runs == "batch":
-            decoded = self.decode_latent(z_0)
+            decoded = self.show(z_0, *told, strength=strength)
         else:
-            decoded = torch.cat([self.decode_latent(z) for z in singly(z_0)])
+            each = zip(*(singly(x) for x in (z_0, *told)), strict=True)
+            decoded = torch.cat([self.show(z, s, m, c, strength) for z, s, m, c in each])
         if crops is None:
             values = (decoded[..., :height, :width].float() / 2 + 0.5).clamp(0, 1)
         else:

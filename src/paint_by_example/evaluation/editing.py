@@ -127,7 +127,7 @@ def paint(
     pairs = [canvas.tensors(item.source) for canvas, item in zip(canvases, items, strict=True)]
     source, mask = (torch.cat(part) for part in zip(*pairs, strict=True))
     *_, last = pipeline.paint(source, mask, conditions, generators=seeded_generators(seeds), **settings)
-    decoded = pipeline.decode_latent(last.z_t).detach().cpu()
+    decoded = pipeline.show(last.z_t, source, mask, conditions, settings.get("strength", 1.0)).detach().cpu()
     trios = zip(canvases, items, decoded, strict=True)
     return [canvas.paste(item.source, x[None], feather, harmonise) for canvas, item, x in trios]
 

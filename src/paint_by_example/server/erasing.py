@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..canvas import Canvas
 from ..crops import context_crop
 from ..errors import ModelError
+from ..harmonise import fill
 from ..images import Box
 from .messages import Kind, Told
 from .painting import Made, OnStep, Pixels, Progress, Work, kept
@@ -56,17 +56,16 @@ class Eraser:
 
 
 class Telea(Eraser):
-    """Telea's fast marching, as OpenCV has it (J. Graphics Tools 9(1), 2004)."""
+    """Telea's fast marching, see `harmonise.fill`."""
 
     def fill(self, pixels: Pixels, mask: NDArray[np.bool_], box: Box) -> Pixels:
         """See `Eraser.fill`; only the box is looked at, which is quicker in a large picture."""
         height, width = mask.shape
         left, top, right, bottom = (max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height))
         filled = pixels.copy()
-        part = np.ascontiguousarray(pixels[top:bottom, left:right])
-        hole = mask[top:bottom, left:right].astype(np.uint8)
+        part, hole = pixels[top:bottom, left:right], mask[top:bottom, left:right]
         if not hole.all():  # of nothing known, nothing follows: it stays as it is
-            filled[top:bottom, left:right] = cv2.inpaint(part, hole, RADIUS, cv2.INPAINT_TELEA)
+            filled[top:bottom, left:right] = fill(part, hole, RADIUS)
         return filled
 
 
