@@ -131,10 +131,11 @@ def test_a_sweep_over_a_benchmark(tmp_path: Path, models: dict[str, Path], capsy
     assert np.abs(made.astype(int) - kept).max() <= 1  # rounding: it was one of two
     # A preset is its settings.
     pipeline = load_pipeline(str(models["embedded"]), device="cpu")
+    preset = PRESETS["draft"]
     cells: list[dict[str, Any]] = [
         {"preset": "draft", "backend": "torch"},
-        {"steps": 5, "scheduler": "dpm++", "guidance_interval": PRESETS["draft"].guidance_interval},
-        {"steps": 5, "scheduler": "dpm++"},
+        {"steps": preset.steps, "scheduler": "dpm++", "guidance_interval": preset.guidance_interval},
+        {"steps": preset.steps, "scheduler": "dpm++"},
     ]
     draft, same, other = (swept_method(pipeline, cell)([benchmark[0]], [0])[0] for cell in cells)
     assert np.array_equal(draft, same)
