@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from paint_by_example import PaintByExamplePipeline, load_pipeline
 from paint_by_example.cli import main
 from paint_by_example.inputs import Blend
+from paint_by_example.presets import PRESETS
 from paint_by_example.record import read_record
 from paint_by_example.server.app import Options, create_app
 from paint_by_example.server.browsing import Roots
@@ -352,7 +353,8 @@ def test_a_preset_is_the_edits_own_or_else_the_servers(
     assert client.get("/api/server").json()["preset"] == "none"
     drafts = TestClient(create_app(jobs, Options(preset="draft")), base_url=BASE)
     assert drafts.get("/api/server").json()["preset"] == "draft"
-    for asked, preset, steps in ((None, "draft", 5), ("none", None, 50), ("fast", "fast", 10)):
+    own = PRESETS["draft"].steps, PRESETS["fast"].steps
+    for asked, preset, steps in ((None, "draft", own[0]), ("none", None, 50), ("fast", "fast", own[1])):
         edit = made(drafts, ask.parts(model="clip", preset=asked, steps=None))
         record = edit["results"][0]["record"]
         assert (record["preset"], record["steps"]) == (preset, steps)
