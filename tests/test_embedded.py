@@ -87,6 +87,22 @@ def test_edits_are_drawn_to_the_exemplar_and_those_of_a_distilled_network_are_no
     assert np.array_equal(edited(), told)
 
 
+def test_surroundings_go_on_in_whole_edits_and_not_where_the_source_shows_through(pipeline):
+    torch.manual_seed(0)
+    z_0, source = torch.randn(1, 24, 16, 16), torch.rand(1, 3, 128, 128) * 2 - 1
+    mask = torch.zeros(1, 1, 128, 128)
+    mask[..., 32:96, 32:96] = 1
+    with torch.inference_mode():
+        painted = pipeline.decode_latent(z_0)
+        told = source, mask, pipeline.null_condition()
+        whole, some, none = (pipeline.show(z_0, *told, strength) for strength in (1.0, 0.8, 0.5))
+    assert torch.equal(none, painted)
+    assert torch.equal(whole * (1 - mask), painted * (1 - mask))
+    changed, less = ((x - painted).abs().mean() for x in (whole, some))
+    torch.testing.assert_close(less, 0.6 * changed, rtol=1e-3, atol=1e-5)
+    assert changed > 0.05
+
+
 def test_the_matte_is_learned(tmp_path):
     """A few batches on bright objects on dark ground: what is the object's is told from what is not."""
     torch.manual_seed(0)
