@@ -3,9 +3,10 @@
     python benchmarks/speed.py [--json]
 
 Full size: Stable Diffusion 1.x's U-Net with nine input channels and random weights, pictures of 512 pixels, on the CPU;
-seconds of one guided step (a batch of two) and its share of the machine's peak in a float32 matrix product, which is
-measured in turn with the rest. Embedded model: whole edits, the ancestor's 50 steps of PNDM against the presets; and
-from the start of Python to the first result, where an earlier start has filled the cache.
+seconds of one guided step (a batch of two) and its share of the machine's peak in a float32 matrix product, each
+backend in turn with diffusers and the product. Of these and of a single prediction follows what the U-Net takes of a
+whole edit, diffusers' 50 steps of PNDM against the presets. Embedded model: whole edits, the ancestor's 50 steps of
+PNDM against the presets; and from the start of Python to the first result, where an earlier start has filled the cache.
 Other work on the machine slows all of them: compare figures of one run only.
 """
 
@@ -33,8 +34,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from paint_by_example import load_pipeline
 from paint_by_example.attention import collapse_cross_attention
-from paint_by_example.compiled import BackendName, Network, compile_network, has_bfloat16, has_openvino
-from paint_by_example.presets import PRESETS
+from paint_by_example.compiled import BackendName, compile_network, has_bfloat16, has_openvino
+from paint_by_example.embedded import build_scheduler
+from paint_by_example.guidance import within_interval
+from paint_by_example.presets import PRESETS, Preset
+from paint_by_example.sampling import default_steps, denoise, make_scheduler
 
 FIRST = """
 from paint_by_example import load_pipeline
@@ -47,7 +51,9 @@ class Options:
     """Time both."""
 
     full_size: bool = True
-    """Also the full-size network: takes 20 GB of memory and some minutes."""
+    """Also the full-size network: takes up to 20 GB of memory and some minutes."""
+    embedded: bool = True
+    """Also the embedded model."""
     backends: tuple[BackendName, ...] = ("openvino", "openvino-bf16")
     """Of the full-size network, beside torch, where they can be used. openvino-int8 is calibrated with noise, and takes
     more memory to make."""
@@ -82,9 +88,28 @@ def in_turn(
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
+def evaluations(preset: Preset) -> tuple[int, int]:
+    """How many guided and how many single predictions an edit takes by a model whose own sampler is the ancestor's."""
+    counts = [0, 0]
+
+    def counted(kind: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        def predict(z_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            counts[kind] += 1
+            return z_t
+
+        return predict
+
+    own = make_scheduler("pndm", build_scheduler())
+    solver = own if preset.scheduler is None else make_scheduler(preset.scheduler, own)
+    levels = int(solver.config.num_train_timesteps)
+    predict = within_interval(counted(0), counted(1), preset.guidance_interval, levels)
+    list(denoise(predict, torch.zeros(1, 4, 8, 8), solver, preset.steps or default_steps(solver)))
+    return counts[0], counts[1]
+
+
 @torch.no_grad()
 def full_size(options: Options) -> dict[str, Any]:
-    """A guided step of the full-size network."""
+    """Predictions of the full-size network, and what follows for the edits that are made of them."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=64, in_channels=9, cross_attention_dim=768, attention_head_dim=8, layers_per_block=2
@@ -96,46 +121,57 @@ def full_size(options: Options) -> dict[str, Any]:
         expected = unet(x, t, encoder_hidden_states=condition).sample
     flops = counter.get_total_flops()
     plain = dict(unet.attn_processors)
-    networks: dict[str, Network] = {}
 
-    def ours_or_theirs(name: str) -> None:
+    def prepare(name: str) -> None:
         if name == "diffusers":
             unet.set_attn_processor(dict(plain))
             unet.to(memory_format=torch.contiguous_format)
-        elif name == "torch":
+        elif name.startswith("torch"):
             collapse_cross_attention(unet)
             unet.to(memory_format=torch.channels_last)  # as load_pipeline does
 
-    def run_torch() -> torch.Tensor:
-        return unet(x, t, encoder_hidden_states=condition).sample
-
-    runs: dict[str, Callable[[], Any]] = {"diffusers": run_torch, "torch": run_torch}
-    ours_or_theirs("torch")
-    for name in options.backends:
-        if has_openvino() and (name != "openvino-bf16" or has_bfloat16()):
-            networks[name] = compile_network(unet, name, lambda: [(x, t, condition)] * 2)
-    for name, network in networks.items():
-        runs[name] = lambda network=network: network(x, t, condition)
-    difference = {}
-    for name, run in runs.items():
-        ours_or_theirs(name)
-        difference[name] = float((run() - expected).std() / expected.std())
     a = torch.randn(4096, 4096)
-    runs["matrix product"] = lambda: a @ a
-    seconds = in_turn(runs, options.repeats, ours_or_theirs)
-    peak = 2 * 4096**3 / seconds.pop("matrix product")
+    steps: dict[str, dict[str, Any]] = {}
+    edits: dict[str, dict[str, Any]] = {}
+    backends = [name for name in options.backends if has_openvino() and (name != "openvino-bf16" or has_bfloat16())]
+    for backend in ("torch", *backends):  # one after another, each beside diffusers: all at once need too much memory
+        prepare("torch")
+        network = compile_network(unet, backend, lambda: [(x, t, condition)] * 2)
+        runs: dict[str, Callable[[], Any]] = {
+            "diffusers": lambda: unet(x, t, encoder_hidden_states=condition).sample,
+            backend: lambda network=network: network(x, t, condition),
+            f"{backend}, single": lambda network=network: network(x[:1], t, condition[:1]),
+            "matrix product": lambda: a @ a,
+        }
+        prepare(backend)
+        difference = float((runs[backend]() - expected).std() / expected.std())
+        seconds = in_turn(runs, options.repeats, prepare)
+        peak = 2 * 4096**3 / seconds["matrix product"]
+        own, single, theirs = (seconds[name] for name in (backend, f"{backend}, single", "diffusers"))
+        steps[backend] = {
+            "seconds": round(own, 2),
+            "seconds_single": round(single, 2),
+            "seconds_diffusers": round(theirs, 2),
+            "times": round(theirs / own, 2),
+            "share_of_peak": round(flops / own / peak, 2),
+            "share_of_peak_diffusers": round(flops / theirs / peak, 2),
+            "matrix_product_gflops": round(peak / 1e9, 1),
+            "difference": difference,
+        }
+        pndm, _ = evaluations(Preset())
+        for name, preset in PRESETS.items():
+            guided, alone = evaluations(preset)
+            taken = guided * own + alone * single
+            edits[f"{name}, {backend}"] = {
+                "predictions": [guided, alone],
+                "seconds": round(taken, 1),
+                "times": round(pndm * theirs / taken, 1),
+            }
+        del network, runs
     return {
         "teraflop": round(flops / 1e12, 3),
-        "matrix_product_gflops": round(peak / 1e9, 1),
-        "steps": {
-            name: {
-                "seconds": round(one, 2),
-                "times": round(seconds["diffusers"] / one, 2),
-                "share_of_peak": round(flops / one / peak, 2),
-                "difference": difference[name],
-            }
-            for name, one in seconds.items()
-        },
+        "steps": steps,
+        "edits": edits,
         "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1),
     }
 
@@ -176,7 +212,9 @@ if __name__ == "__main__":
     # Kept for this run alone: what a network with random weights converts to is of no further use, and takes 10 GB.
     with tempfile.TemporaryDirectory() as cache:
         os.environ["PBE_CACHE"] = cache
-        result: dict[str, Any] = {"embedded": embedded(given), "threads": torch.get_num_threads()}
+        result: dict[str, Any] = {"threads": torch.get_num_threads()}
+        if given.embedded:
+            result["embedded"] = embedded(given)
         if given.first:
             result["first_result_seconds"] = first_result(given)
         if given.full_size:

@@ -6,7 +6,7 @@ import pytest
 from skimage import data
 
 from paint_by_example.errors import UserError
-from paint_by_example.harmonise import check_harmonise, fill, harmonise
+from paint_by_example.harmonise import FAINT, check_harmonise, fill, fill_between, harmonise
 
 SOURCE = cv2.resize(data.coffee()[:400, 100:500], (96, 96), interpolation=cv2.INTER_AREA)
 HOLES = {"inside": (20, 60, 30, 71), "at an edge": (0, 50, 30, 71), "at three": (0, 96, 50, 96)}
@@ -83,3 +83,62 @@ def test_a_way_that_is_unknown():
     assert check_harmonise("poisson") == "poisson"
     with pytest.raises(UserError, match="unknown way to harmonise 'blur'; choose one of colour, poisson"):
         check_harmonise("blur")
+
+
+def two_walls() -> tuple[np.ndarray, np.ndarray]:
+    """A wall that is dark to the left and light to the right, and the line between both."""
+    picture, lines = np.full((40, 48, 3), 40, np.uint8), np.zeros((40, 48), np.float32)
+    picture[:, 24:] = 200
+    lines[:, 23:25] = 1
+    return picture, lines
+
+
+def test_a_line_keeps_what_lies_on_either_side_of_it_apart():
+    (picture, lines), mask = two_walls(), np.zeros((40, 48), bool)
+    mask[6:34, 8:40] = True
+    painted_over = np.where(mask[..., None], np.uint8(0), picture)
+    filled = fill_between(painted_over, mask, lines).astype(int)
+    off_the_line = mask & (lines == 0)
+    assert np.abs(filled - picture)[off_the_line].mean() < 1
+    without = fill_between(painted_over, mask, 0 * lines).astype(int)
+    assert np.abs(without - picture)[off_the_line].mean() > 10
+
+
+@pytest.mark.parametrize("where", [np.s_[5:20, 7:30], np.s_[0:20, 7:30], np.s_[5:, :30], np.s_[0:1, 0:1]])
+def test_without_lines_a_slope_goes_on(where):
+    """A plane is where diffusion comes to rest, but at the picture's edge, which lets nothing through."""
+    x = np.arange(48)
+    picture = np.repeat(np.repeat((20 + 4 * x)[None, :, None], 40, 0), 3, 2).astype(np.uint8)
+    mask = np.zeros((40, 48), bool)
+    mask[where] = True
+    filled = fill_between(np.where(mask[..., None], np.uint8(255), picture), mask, np.zeros(mask.shape))
+    assert (filled[~mask] == picture[~mask]).all()
+    inside = mask if where == np.s_[5:20, 7:30] else np.zeros_like(mask)
+    assert np.abs(filled.astype(int) - picture)[inside].sum() == 0
+    assert filled[mask].min() >= picture.min()
+    assert filled[mask].max() <= picture.max()
+
+
+def test_filling_between_lines_solves_the_equations_of_diffusion():
+    rng = np.random.default_rng(3)
+    source, mask = rng.integers(0, 256, (12, 15, 3), dtype=np.uint8), rng.random((12, 15)) < 0.7
+    lines = rng.random((12, 15)) ** 3
+    open_ = 1 / (1 + (lines / FAINT) ** 2)
+    places = [tuple(place) for place in np.argwhere(np.ones_like(mask))]
+    matrix, known = np.eye(len(places)), source.reshape(-1, 3).astype(float)
+    for number, (y, x) in enumerate(places):
+        if not mask[y, x]:
+            continue
+        matrix[number, number], known[number] = 0, 0
+        for other in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+            if other in places:
+                passes = min(open_[y, x], open_[other])
+                matrix[number, number] += passes
+                matrix[number, places.index(other)] -= passes
+    expected = np.linalg.solve(matrix, known).reshape(12, 15, 3)
+    assert np.abs(fill_between(source, mask, lines) - expected).max() <= 0.51
+
+
+def test_a_hole_that_is_none_is_not_filled():
+    picture, lines = two_walls()
+    assert (fill_between(picture, np.zeros(lines.shape, bool), lines) == picture).all()

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from paint_by_example import PatchAutoencoder
+from paint_by_example.alignment import Lines
 from paint_by_example.embedded import build_scheduler
 from paint_by_example.errors import ModelError
+from paint_by_example.images import image_tensor
 from paint_by_example.layout import (
     CELL,
     COARSE,
@@ -263,6 +265,69 @@ def test_noise_is_as_drawn_where_the_object_is_and_weaker_beside_it() -> None:
     torch.testing.assert_close(calm[..., 4:12, 10:12], noise[..., 4:12, 10:12])
     torch.testing.assert_close(calm[..., :7], TEMPERATURE * noise[..., :7])
     assert calm_beside(noise, UNet2DConditionModel(**SHAPE), torch.zeros(1, 1, 16), mask) is noise
+
+
+def test_a_map_that_is_placed_by_itself_lies_where_it_lies() -> None:
+    mask = torch.zeros(2, 1, 16, 16)
+    mask[0, :, 3:13, 3:13], mask[1, :, 2:8, 5:15] = 1, 1
+    picture = torch.rand(2, 3, 80, 80)
+    own = torch.eye(2, 3).repeat(2, 1, 1)
+    torch.testing.assert_close(lay_into_hole(picture, mask, CELL, own), lay_into_hole(picture, mask, CELL))
+
+
+def test_a_placed_map_shows_at_a_pixel_what_lay_where_its_place_says() -> None:
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 3:13, 3:13] = 1
+    place = torch.tensor([[[0.0, 1.0, 2.0], [-1.0, 0.0, 130.0]]])  # a quarter turn, and three pixels down
+    torch.manual_seed(0)
+    picture = F.interpolate(torch.rand(1, 3, 10, 10), 80, mode="bicubic")
+    plain, placed = lay_into_hole(picture, mask, CELL), lay_into_hole(picture, mask, CELL, place)
+    for x, y in ((40, 50), (64, 64), (80, 41)):
+        torch.testing.assert_close(placed[0, :, y, x], plain[0, :, 130 - x, y + 2], atol=1e-4, rtol=0)
+
+
+def stood(mask: torch.Tensor, scale: float = 1.0, seed: int = 0) -> Lines:
+    """Lines of a picture of noise, each map of which lies eight pixels further to the right."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = F.interpolate(mask, scale_factor=CELL)
+    source, drawing = (torch.rand(len(mask), c, *pixels.shape[-2:], generator=generator) for c in (3, 1))
+    lines = Lines.of(source * 2 - 1, pixels, drawing, scale)
+    assert lines is not None
+    return lines
+
+
+def test_by_lines_all_that_heeds_the_map_heeds_where_it_is_laid(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = torch.tensor([[1.0, 0.0, -8.0], [0.0, 1.0, 0.0]])
+    monkeypatch.setattr(Lines, "places", lambda self, condition, laid: moved.expand(len(laid), -1, -1))
+    network, mask = whole_unet(1.0), torch.zeros(1, 1, 16, 16)
+    mask[..., 3:13, 3:13] = 1
+    lines, token = stood(mask), torch.zeros(1, 1, 16)
+    sample = torch.cat([torch.zeros(1, 6 * CELL**2, 16, 16), 1 - mask], dim=1)
+    with torch.inference_mode():
+        network.layout.bias.unflatten(0, (-1, LAYOUT_SIZE, LAYOUT_SIZE))[-4:, :, :5] = -1  # nothing in its left half
+        plain, placed = network.lay_once(token, mask), network.lay_once(token, mask, lines)
+        torch.testing.assert_close(placed[0][..., 8:], plain[0][..., :-8])
+        assert network.lay_once(token, mask, lines) is placed
+        assert torch.equal(network.lay_once(token, mask)[0], plain[0])  # not what lines were kept for
+        seen = [network.with_plan(sample, token, one)[:, -4:] for one in (None, lines)]
+        torch.testing.assert_close(seen[1][..., 1:], seen[0][..., :-1])
+        noise = torch.ones(1, 3, 16, 16)
+        calm = [calm_beside(noise, network, token, mask, one) for one in (None, lines)]
+        torch.testing.assert_close(calm[1][..., 1:], calm[0][..., :-1])
+        prediction, scheduler = torch.randn(1, 3 * CELL**2, 16, 16), build_scheduler()
+        drawn = [
+            draw_to_layout(prediction, network, sample, torch.tensor(999), token, scheduler, 1.0, lines=one)
+            for one in (None, lines)
+        ]
+        beyond = mask[0, 0].bool() & (torch.arange(16) >= 8)[None]
+        left = (drawn[0] - drawn[1]).abs().mean(1)[0]
+        assert left[:, 8][mask[0, 0, :, 8] > 0].min() > 0.01  # the object begins a cell later
+        assert left[beyond & (torch.arange(16) > 9)[None]].max() < 1e-4
+        painted = torch.full((1, 3, 128, 128), -0.9)
+        shown = continue_beside(painted, network, lines.source, lines.mask.float(), mask, token, lines=lines)
+    between = image_tensor(lines.continued()[0])
+    assert torch.equal(shown[..., 24:104, 80:104], painted[..., 24:104, 80:104])
+    torch.testing.assert_close(shown[..., 24:104, 24:64], between[..., 24:104, 24:64])
 
 
 def test_surroundings_go_on_beside_the_object() -> None:

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -307,8 +308,9 @@ class Editor(Painter):
                 if on_step is not None:
                     on_step(_counted(step, index, count))
             with torch.no_grad():
+                show = partial(self.show, strength=strength, structure=drawn, structure_scale=structure_scale)
                 latents = zip(singly(step.z_t), squares, strict=True)
-                painted = [self.show(z_0, *square, condition, strength) for z_0, square in latents]
+                painted = [show(z_0, *square, condition) for z_0, square in latents]
             results = [canvas.paste(*pair, feather, fit) for pair in zip(results, painted, strict=True)]
 
         images = [_like(picture, pixels) for pixels in results]

@@ -92,7 +92,7 @@ def paint(pipeline: PaintByExamplePipeline, data: Examples, count: int, added: S
     results = []
     for start in range(0, len(items), TOGETHER):
         part = slice(start, start + TOGETHER)
-        condition = pipeline.encode_exemplar(exemplars[part])
+        condition, told = pipeline.encode_exemplar(exemplars[part]), None if maps is None else maps[part]
         *_, last = pipeline.paint(
             source[part],
             mask[part],
@@ -100,10 +100,11 @@ def paint(pipeline: PaintByExamplePipeline, data: Examples, count: int, added: S
             steps=SAMPLE_STEPS,
             generators=seeded_generators(range(start, start + len(source[part]))),
             scheduler=make_scheduler("dpm++", pipeline.scheduler),
-            structure=None if maps is None else maps[part],
+            structure=told,
             context="context" in added,
         )
-        results.append(pipeline.show(last.z_t, source[part], mask[part], condition).cpu().float())
+        shown = pipeline.show(last.z_t, source[part], mask[part], condition, structure=told)
+        results.append(shown.cpu().float())
     return Painted(source, mask, exemplars, torch.cat(results) * mask + source * (1 - mask))
 
 

@@ -16,6 +16,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .alignment import Lines
 from .attention import collapse_cross_attention, dead_parameters
 from .autoencoder import PatchAutoencoder
 from .errors import ModelError
@@ -72,7 +73,13 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         return cast(Tensor, plan.unflatten(1, (-1, LAYOUT_SIZE, LAYOUT_SIZE)))
 
     def forward(
-        self, sample: Tensor, timestep: Tensor | float, encoder_hidden_states: Tensor, *args: Any, **options: Any
+        self,
+        sample: Tensor,
+        timestep: Tensor | float,
+        encoder_hidden_states: Tensor,
+        *args: Any,
+        lines: Lines | None = None,
+        **options: Any,
     ) -> Any:
         """Predict.
 
@@ -81,6 +88,7 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
             timestep: (B,) or one for all.
             encoder_hidden_states: the condition, (B, 1, D).
             args: as in diffusers.
+            lines: see `lay`.
             options: as in diffusers.
 
         Returns:
@@ -89,11 +97,11 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         Raises:
             ModelError: for a condition of several tokens.
         """
-        sample = self.with_plan(sample, encoder_hidden_states)
+        sample = self.with_plan(sample, encoder_hidden_states, lines)
         return super().forward(sample, timestep, encoder_hidden_states, *args, **options)
 
-    def with_plan(self, sample: Tensor, condition: Tensor) -> Tensor:
-        """What the first convolution sees: (B, C', h, w) and (B, 1, D) to (B, C' + C + 4, h, w).
+    def with_plan(self, sample: Tensor, condition: Tensor, lines: Lines | None = None) -> Tensor:
+        """What the first convolution sees: (B, C', h, w) and (B, 1, D) to (B, C' + C + 4, h, w); lines as for `lay`.
 
         The map is laid into the hole as pixels, since latents of patches cannot be moved by a part of a patch.
 
@@ -102,15 +110,17 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         """
         if condition.shape[1] != 1:
             raise ModelError(f"this U-Net takes a condition of one token, not of {condition.shape[1]}")
-        _, cells = self.lay_once(condition, 1 - sample[:, -1:])
+        _, cells = self.lay_once(condition, 1 - sample[:, -1:], lines)
         return torch.cat([sample, cells.to(sample)], dim=1)
 
-    def lay(self, condition: Tensor, mask: Tensor) -> Tensor:
+    def lay(self, condition: Tensor, mask: Tensor, lines: Lines | None = None) -> Tensor:
         """The map, in its place.
 
         Args:
             condition: (B, 1, D).
             mask: (B, 1, h, w) in [0, 1], the share of each cell that is repainted.
+            lines: of the pictures, of which B may hold several times as many: the map's place is theirs. By default it
+                is the square around the hole.
 
         Returns:
             (B, 4, 8 h, 8 w) float32: the object's colours, multiplied by its alpha, and alpha in [0, 1].
@@ -120,9 +130,13 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         inverse = self._pattern("to_pixels")[: latents.shape[1]]
         picture = F.conv_transpose2d(latents, inverse, self._pattern("to_pixels", "bias"), stride=CELL)
         alpha = F.interpolate((F.pixel_shuffle(there, PARTS) + 1) / 2, picture.shape[-2:], mode="bilinear")
-        return lay_into_hole(torch.cat([picture, alpha], dim=1), mask, CELL)
+        picture = torch.cat([picture, alpha], dim=1)
+        laid = lay_into_hole(picture, mask, CELL)
+        if lines is None:
+            return laid
+        return lay_into_hole(picture, mask, CELL, lines.places(condition, laid))
 
-    def lay_once(self, condition: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def lay_once(self, condition: Tensor, mask: Tensor, lines: Lines | None = None) -> tuple[Tensor, Tensor]:
         """The map in its place, in pixels and in cells; without gradients what was asked for last is kept.
 
         All steps of an edit ask for the same.
@@ -130,21 +144,22 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         Args:
             condition: (B, 1, D).
             mask: (B, 1, h, w) in [0, 1], the share of each cell that is repainted.
+            lines: see `lay`.
 
         Returns:
             From `lay`, and its colours in latents and how much each part of a cell is filled, (B, C + 4, h, w).
         """
         learning = torch.is_grad_enabled() or torch.compiler.is_compiling()
-        weights = [(id(x), 0 if x.is_inference() else x._version) for x in self.layout.parameters()]
+        asked = [(id(x), 0 if x.is_inference() else x._version) for x in self.layout.parameters()], lines
         last = None if learning else self.last_laid
-        if last is not None and last[0] == weights and same(last[1], condition) and same(last[2], mask):
+        if last is not None and last[0] == asked and same(last[1], condition) and same(last[2], mask):
             return last[3]
-        laid = self.lay(condition, mask)
+        laid = self.lay(condition, mask, lines)
         cells = F.conv2d(laid[:, :3], self._pattern("to_latents"), self._pattern("to_latents", "bias"), stride=CELL)
         filled = F.pixel_unshuffle(F.avg_pool2d(laid[:, 3:], CELL // PARTS), PARTS) * 2 - 1
         made = laid, torch.cat([cells, filled], dim=1)
         if not learning:
-            self.last_laid = weights, condition.clone(), mask.clone(), made  # whatever becomes of the tensors given
+            self.last_laid = asked, condition.clone(), mask.clone(), made  # whatever becomes of the tensors given
         return made
 
     def change_to_show(self, z_0: Tensor, laid: Tensor, light: bool = True) -> Tensor:
@@ -182,6 +197,7 @@ def draw_to_layout(
     scheduler: Scheduler,
     scale: float | Tensor,
     light: bool = True,
+    lines: Lines | None = None,
 ) -> Tensor:
     """Draw what a `LayoutUNet` predicts to the map of its token, the more the noisier the latent is.
 
@@ -200,6 +216,7 @@ def draw_to_layout(
         scale: λ, one for all pictures or one each, (B,), of which ``prediction`` may hold several.
         light: whether to the light of the exemplar's picture too; a U-Net that is told the source's context says itself
             in what light the object stands.
+        lines: that the map is laid by, see `LayoutUNet.lay`.
 
     Returns:
         (B, C, h, w).
@@ -213,7 +230,7 @@ def draw_to_layout(
     z_0 = predict_clean(z_t, prediction, t, scheduler)
     pull = torch.as_tensor(scale, dtype=torch.float32, device=mask.device).reshape(-1, 1, 1, 1).clamp(min=1)
     pull = pull.repeat(len(mask) // len(pull), 1, 1, 1)
-    change = pull * mask * unet.change_to_show(z_0, unet.lay_once(condition, mask)[0], light)
+    change = pull * mask * unet.change_to_show(z_0, unet.lay_once(condition, mask, lines)[0], light)
     return move_clean(prediction, change.to(prediction), t, scheduler)
 
 
@@ -233,7 +250,7 @@ def own_guidance(scale: float | Tensor, unet: Any) -> float | Tensor:
     return scale.clamp(max=1) if isinstance(scale, Tensor) else min(scale, 1.0)
 
 
-def calm_beside(noise: Tensor, unet: Any, condition: Tensor, mask: Tensor) -> Tensor:
+def calm_beside(noise: Tensor, unet: Any, condition: Tensor, mask: Tensor, lines: Lines | None = None) -> Tensor:
     """Noise to start from, `TEMPERATURE` times as strong where a `LayoutUNet`'s map has no object.
 
     From weaker noise come more probable pictures (temperature: arXiv 1807.03039, section 6). The object's details are
@@ -244,13 +261,14 @@ def calm_beside(noise: Tensor, unet: Any, condition: Tensor, mask: Tensor) -> Te
         unet: whose map; for another U-Net the noise stays as it is.
         condition: (B, 1, D), or (1, 1, D) for all.
         mask: (B, 1, h, w) in [0, 1], the share of each cell that is repainted.
+        lines: that the map is laid by, see `LayoutUNet.lay`.
 
     Returns:
         (B, C, h, w).
     """
     if not isinstance(unet, LayoutUNet):
         return noise
-    return noise * (TEMPERATURE + (1 - TEMPERATURE) * object_share(unet, condition, mask)).to(noise)
+    return noise * (TEMPERATURE + (1 - TEMPERATURE) * object_share(unet, condition, mask, lines)).to(noise)
 
 
 def continue_beside(
@@ -261,12 +279,13 @@ def continue_beside(
     cells: Tensor,
     condition: Tensor,
     share: float = 1.0,
+    lines: Lines | None = None,
 ) -> Tensor:
     """Let the surroundings go on, where a `LayoutUNet`'s map has no object.
 
     A network as small paints surroundings that are blurred and do not meet the hole's edge. So beside the object a
-    result shows what `fill` continues. An alpha of the map below the first of `BETWEEN` is beside it, above the second
-    on it.
+    result shows what `fill` continues, or between lines `fill_between`. An alpha of the map below the first of
+    `BETWEEN` is beside it, above the second on it.
 
     Args:
         picture: as painted, (B, 3, H, W) in about [-1, 1].
@@ -276,26 +295,28 @@ def continue_beside(
         cells: the same as the map is laid by, (B, 1, h, w) in [0, 1]: the share of each cell that is repainted.
         condition: (B, 1, D), or (1, 1, D) for all.
         share: of what is continued; the rest is as painted.
+        lines: of the source, that the map is laid by.
 
     Returns:
         (B, 3, H, W), the same outside the mask; where that covers everything, there is nothing to continue.
     """
     if not isinstance(unet, LayoutUNet):
         return picture
-    alpha = unet.lay(condition.expand(len(picture), -1, -1), cells)[:, 3:]
+    alpha = unet.lay(condition.expand(len(picture), -1, -1), cells, lines)[:, 3:]
     first, last = BETWEEN
     beside = share * mask.to(picture) * ((last - alpha) / (last - first)).clamp(0, 1).to(picture)
     holes = mask[:, 0].bool().cpu().numpy()
+    filled = lines.continued() if lines is not None else None
     continued = [
-        x[None] if hole.all() else image_tensor(fill(pixels, hole)).to(x)
-        for x, pixels, hole in zip(picture, tensor_image(source), holes, strict=True)
+        x[None] if hole.all() else image_tensor(filled[index] if filled else fill(pixels, hole)).to(x)
+        for index, (x, pixels, hole) in enumerate(zip(picture, tensor_image(source), holes, strict=True))
     ]
     return cast(Tensor, picture + beside * (torch.cat(continued) - picture))
 
 
-def object_share(unet: LayoutUNet, condition: Tensor, mask: Tensor) -> Tensor:
+def object_share(unet: LayoutUNet, condition: Tensor, mask: Tensor, lines: Lines | None = None) -> Tensor:
     """How much of each cell the map's object fills, (B, 1, h, w) in [0, 1]; arguments as for `calm_beside`."""
-    alpha = unet.lay(condition.expand(len(mask), -1, -1), mask)[:, 3:].clamp(0, 1)
+    alpha = unet.lay(condition.expand(len(mask), -1, -1), mask, lines)[:, 3:].clamp(0, 1)
     return F.avg_pool2d(alpha, CELL)
 
 
@@ -304,24 +325,31 @@ def same(x: Tensor, y: Tensor) -> bool:
     return x.device == y.device and x.dtype == y.dtype and torch.equal(x, y)
 
 
-def lay_into_hole(picture: Tensor, mask: Tensor, cell: int) -> Tensor:
+def lay_into_hole(picture: Tensor, mask: Tensor, cell: int, places: Tensor | None = None) -> Tensor:
     """Lay a square picture over the square around a hole, whose side is the hole's longest; 0 lies outside of it.
 
     Args:
         picture: (B, C, s, s) float32.
         mask: (B, 1, h, w) in [0, 1], the share of each cell that is repainted; without any, the picture covers all.
         cell: pixels to a cell, per side.
+        places: (B, 2, 3), see `alignment.Affine`: what lies elsewhere than it would by itself.
 
     Returns:
         (B, C, h cell, w cell).
     """
     ends = [reach(mask.float().amax(dim=(1, other))) for other in (2, 3)]
     side = torch.maximum(*(last - first for first, last in ends))
+    x, y = (torch.arange(count * cell, device=mask.device)[None] for count in (mask.shape[3], mask.shape[2]))
+    if places is None:
+        x, y = x[:, None, :], y[:, :, None]
+    else:
+        pixels = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None], torch.ones_like(x)[:, None]), dim=-1)
+        x, y = (pixels.to(places) @ places[:, None].mT).unbind(-1)
     across, down = (
-        ((torch.arange(count * cell, device=mask.device) + 0.5) / cell - (first + last) / 2) * 2 / side
-        for count, (first, last) in zip((mask.shape[3], mask.shape[2]), ends, strict=True)
+        ((position + 0.5) / cell - ((first + last) / 2)[..., None]) * 2 / side[..., None]
+        for position, (first, last) in zip((x, y), ends, strict=True)
     )
-    grid = torch.stack(torch.broadcast_tensors(across[:, None, :], down[:, :, None]), dim=-1)
+    grid = torch.stack(torch.broadcast_tensors(across, down), dim=-1)
     return F.grid_sample(picture, grid, padding_mode="zeros", align_corners=False)
 
 

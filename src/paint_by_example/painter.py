@@ -11,6 +11,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from .alignment import Lines
 from .compat import (
     BEHAVIOURS,
     Behaviour,
@@ -28,7 +29,7 @@ from .dial import embed_scale
 from .errors import ModelError, PictureError, UserError
 from .guidance import Second, guide_with_structure, within_interval
 from .inputs import Blend, Encoded, Exemplar, exemplar_pictures
-from .layout import calm_beside, continue_beside, draw_to_layout, own_guidance
+from .layout import LayoutUNet, calm_beside, continue_beside, draw_to_layout, own_guidance
 from .parts import Parts
 from .sampling import (
     DrawNoise,
@@ -99,7 +100,16 @@ class Painter(Parts):
         """Latents to pictures: (B, C, h, w) to (B, 3, H, W), about [-1, 1]."""
         return cast(Tensor, self.vae.decode(z_0 / self.vae.config.scaling_factor).sample)
 
-    def show(self, z_0: Tensor, source: Tensor, mask: Tensor, condition: Tensor, strength: float = 1.0) -> Tensor:
+    def show(
+        self,
+        z_0: Tensor,
+        source: Tensor,
+        mask: Tensor,
+        condition: Tensor,
+        strength: float = 1.0,
+        structure: Tensor | None = None,
+        structure_scale: float = 1.0,
+    ) -> Tensor:
         """Latents to pictures, as an edit shows them in the hole; see `layout.continue_beside`.
 
         Args:
@@ -109,6 +119,8 @@ class Painter(Parts):
             condition: (B, 1, D).
             strength: of the edit; below 1 less is continued beside the object, and from half down nothing, so that
                 what stood there shows through.
+            structure: that the edit was told, see `paint`.
+            structure_scale: the same.
 
         Returns:
             (B, 3, H, W), about [-1, 1].
@@ -123,7 +135,14 @@ class Painter(Parts):
             cells.to(device, self.unet.dtype),
             condition.to(device),
             share=max(0.0, 2 * strength - 1),
+            lines=self._lines(source, mask, structure, structure_scale),
         )
+
+    def _lines(self, source: Tensor, mask: Tensor, structure: Tensor | None, scale: float) -> Lines | None:
+        """What a map of the exemplar is laid by; None for a U-Net that has none, or where a ControlNet is told."""
+        if not isinstance(self.unet, LayoutUNet) or structure is None or structure.shape[1] != 1:
+            return None
+        return Lines.of(source, mask, structure, scale)
 
     def unet_input(self, z_t: Tensor, z_masked: Tensor, mask: Tensor) -> Tensor:
         """What the U-Net sees: noisy latent, masked latent, mask, in the authors' order of channels.
@@ -300,7 +319,9 @@ class Painter(Parts):
         if z_T is None:
             z_T = self._draw(shape, own, device, dtype)
         m = m.repeat_interleave(copies, 0)
-        z_T = calm_beside(z_T, self.unet, condition, m)
+        lines = self._lines(source, mask, structure, structure_scale)
+        lines = None if lines is None else lines.copied(copies)
+        z_T = calm_beside(z_T, self.unet, condition, m, lines)
         if start:
             z_0 = self.encode_picture(source).repeat_interleave(copies, 0)
             z_T = add_noise(z_0, z_T, timesteps(solver, steps)[start], solver)
@@ -326,12 +347,14 @@ class Painter(Parts):
                 options |= hints.options(shown if len(shown) == repeats else shown * repeats)
             if beside is not None:
                 options |= beside(z_t, t, condition, shown)
+            if lines is not None:
+                options["lines"] = lines
             own = network is None or hints is not None or beside is not None
             asked = partial(predict, self.unet) if own or network is None else network
             prediction = asked(x, t, condition, *told, **options)
             if told:  # a distilled network has learned what follows from its teacher
                 return prediction
-            return draw_to_layout(prediction, self.unet, x, t, condition, solver, scale, light=not context)
+            return draw_to_layout(prediction, self.unet, x, t, condition, solver, scale, not context, lines)
 
         # A distilled network is told λ, and gives in one call what guidance makes of two.
         lambda_ = 1.0 if told else own_guidance(scale, self.unet)

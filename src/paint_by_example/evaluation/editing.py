@@ -127,7 +127,8 @@ def paint(
     pairs = [canvas.tensors(item.source) for canvas, item in zip(canvases, items, strict=True)]
     source, mask = (torch.cat(part) for part in zip(*pairs, strict=True))
     *_, last = pipeline.paint(source, mask, conditions, generators=seeded_generators(seeds), **settings)
-    decoded = pipeline.show(last.z_t, source, mask, conditions, settings.get("strength", 1.0)).detach().cpu()
+    shown = {name: settings[name] for name in ("strength", "structure", "structure_scale") if name in settings}
+    decoded = pipeline.show(last.z_t, source, mask, conditions, **shown).detach().cpu()
     trios = zip(canvases, items, decoded, strict=True)
     return [canvas.paste(item.source, x[None], feather, harmonise) for canvas, item, x in trios]
 
