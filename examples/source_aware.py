@@ -1,7 +1,7 @@
 """Edits in the place of something that stood there, plain and told of the source: demo/source_aware.png.
 
 The photographs come with scikit-image and scikit-learn (BSD); none is in a training set. A row shows source, mask,
-exemplar, the plain edit, and edits told the edges of what stood there, the surroundings, and both. Nothing is chosen:
+exemplar, the plain edit, and edits told the soft edges of what stood there, the surroundings, and both. Nothing is chosen:
 seed 0, the defaults of a model that has learned structure and context: the one given as argument, or the embedded one.
 """
 
@@ -39,9 +39,9 @@ EDITS = (
 )
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "edges": {"structure": "edges"},
+    "soft edges": {"structure": "soft-edges"},
     "context": {"context": True},
-    "edges and context": {"structure": "edges", "context": True},
+    "soft edges and context": {"structure": "soft-edges", "context": True},
 }
 
 pipeline = load_pipeline(sys.argv[1]) if len(sys.argv) > 1 else load_pipeline()

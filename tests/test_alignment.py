@@ -176,3 +176,10 @@ def test_an_empty_map_and_a_hole_without_surroundings_stay() -> None:
     assert everywhere is not None
     assert torch.equal(everywhere.places(torch.zeros(1, 1, 8), laid_cup())[0], torch.eye(2, 3))
     np.testing.assert_array_equal(everywhere.continued()[0], scene())
+
+
+def test_lines_of_another_thing_are_not_followed() -> None:
+    other = np.full((SIDE, SIDE, 3), (60, 90, 120), np.uint8)
+    cv2.line(other, (24, 30), (104, 100), (230, 230, 230), 3)
+    cv2.circle(other, (88, 44), 14, (20, 30, 40), 3)
+    assert align(scene(), lines_of(other), MASK) is None

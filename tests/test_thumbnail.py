@@ -6,16 +6,16 @@ from torch import Tensor
 
 from paint_by_example import EmbeddedImageEncoder, PatchAutoencoder
 from paint_by_example.efficientnet import MEAN, STD
-from paint_by_example.layout import LAYOUT_SIZE
-from paint_by_example.thumbnail import MARGIN, around, span
+from paint_by_example.layout import CELL, COARSE, LAYOUT_SIZE, PARTS
+from paint_by_example.thumbnail import MARGIN, around, describe, span
 
-CHANNELS = 12 + 4
+CHANNELS = COARSE + PARTS**2
 
 
 def encoder(feature_size: int = 24) -> EmbeddedImageEncoder:
     torch.manual_seed(0)
     made: EmbeddedImageEncoder = EmbeddedImageEncoder(image_size=64, feature_size=feature_size)
-    vae = PatchAutoencoder(patch_size=8, latent_channels=12, decoder_channels=8, decoder_blocks=1)
+    vae = PatchAutoencoder(patch_size=8, latent_channels=COARSE, decoder_channels=8, decoder_blocks=1)
     vae.fit(torch.rand(256, 3, 8, 8) * 2 - 1)
     made.take_latents_of(vae)
     return made.eval()  # type: ignore[no-any-return]
@@ -131,6 +131,49 @@ def test_components_lead_to_the_thumbnail_and_back() -> None:
     assert (variances.diff() < 0).all()
     assert variances.mean() == pytest.approx(1, rel=1e-2)
     assert (covariance - variances.diag()).abs().max() < 1e-2 * variances.max()
+
+
+def test_components_keep_what_is_seen() -> None:
+    """Of pixels, colours and alpha alike, no other as few numbers keep more: not those of the latents as they are."""
+    made = encoder(feature_size=40)
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.nn.functional.interpolate(
+        torch.rand(200, 3, 20, 20, generator=generator) * 2 - 1, 80, mode="bicubic"
+    )
+    alpha = torch.nn.functional.interpolate(torch.rand(200, 1, 10, 10, generator=generator), 80, mode="bilinear")
+    with torch.inference_mode():
+        thumbnails = describe(made.latents, picture * alpha, alpha)
+    flat = thumbnails.flatten(1)
+    patterns = made.latents.weight.detach().flatten(1)
+    assert (torch.corrcoef(patterns) - torch.eye(COARSE)).abs().max() < 0.1
+
+    def lost(again: Tensor) -> float:
+        """Of the pixels that the latents say, and of alpha in each part of a cell."""
+        error = (again - flat).unflatten(1, (CHANNELS, -1))
+        pixels = torch.einsum("bcn,cp->bnp", error[:, :COARSE], patterns / patterns.square().sum(1, keepdim=True))
+        covered = error[:, COARSE:] / 2 * CELL / PARTS
+        return float(pixels.square().sum() + covered.square().sum())
+
+    back = made.fit(thumbnails)
+    with torch.inference_mode():
+        ours = lost(back(made.components(flat)))
+        middle = flat.mean(0)
+        _, _, vectors = torch.linalg.svd(flat - middle, full_matrices=False)
+        as_they_are = lost(middle + (flat - middle) @ vectors[:40].T @ vectors[:40])
+    assert ours < 0.95 * as_they_are
+
+
+def test_thumbnails_are_moved_in_their_square(sure: EmbeddedImageEncoder) -> None:
+    picture = square(8, 8, 48)[None]
+    own, mirrored = torch.eye(2, 3)[None], torch.tensor([[[-1.0, 0, 0], [0, 1, 0]]])
+    with torch.inference_mode():
+        thumbnail = sure.thumbnail(picture)
+        assert torch.equal(sure.thumbnail(picture, own, sure.alpha(picture)), thumbnail)
+        smaller = sure.thumbnail(picture, 2 * own)
+        turned = sure.thumbnail(picture.flip(-1), mirrored)
+    covered = [float((x[0, -4:] + 1).mean() / 2) for x in (thumbnail, smaller)]
+    assert covered[1] == pytest.approx(covered[0] / 4, rel=0.05)
+    torch.testing.assert_close(turned, thumbnail, atol=0.05, rtol=0.02)
 
 
 def test_the_null_condition_starts_as_no_object() -> None:

@@ -20,8 +20,9 @@ from .structure import edges, soft_edges
 
 BLURS = (6.0, 3.0, 1.5, 0.7)  # of both drawings, from coarse to fine, pixels of a picture of 128
 ROUNDS, ENOUGH = 60, 1e-5  # at each of them at most, and the least gain for another
-STRETCH = 1.6  # how much longer or shorter an object becomes in any direction, at most
+STRETCH = 1.5  # how much longer or shorter an object becomes in any direction, at most
 SHIFT = 0.25  # how far the picture's middle moves at most, as a share of its side
+LEAST = 0.45  # correlation below which lines are taken for another thing's
 JUDGED = 1.5  # blur at which it is judged whether anything was gained, pixels of a picture of 128
 
 SEEN = 0.1  # of an object's alpha, the least to be laid at all
@@ -116,7 +117,8 @@ def align(picture: NDArray[np.uint8], drawing: NDArray[np.float32], mask: NDArra
         mask: (H, W), True = the region, within which lines count.
 
     Returns:
-        The transform; None where no better one than the object's own place is found.
+        The transform; None where no better one than the object's own place is found, or the lines are of something
+        else: drawn to those, an object is only bent.
     """
     inside = mask.astype(np.uint8)
     # drawn alike: a line of Canny's is one pixel wide and white
@@ -146,7 +148,8 @@ def align(picture: NDArray[np.uint8], drawing: NDArray[np.float32], mask: NDArra
     wanted, drawn = blurred(wanted, sigma), blurred(drawn, sigma)
     size, how = mask.shape[::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     moved = np.asarray(cv2.warpAffine(drawn, found, size, flags=how), np.float32)
-    return found if correlation(wanted[mask], moved[mask]) > correlation(wanted[mask], drawn[mask]) else None
+    reached = correlation(wanted[mask], moved[mask])
+    return found if reached > max(LEAST, correlation(wanted[mask], drawn[mask])) else None
 
 
 def moderate(transform: Affine, shape: tuple[int, ...]) -> bool:

@@ -36,7 +36,8 @@ PATCH_SIZE = 8  # pixels to one place of the latents, per side
 LATENT_CHANNELS = 24
 HELD_OUT = "held_out.tsv"  # kind, package, group and name of every picture that is never trained on
 SAMPLES = 4096  # scenes that principal components are fitted on
-MATTES = 99  # random stream
+MATTES, MOVES = 99, 98  # random streams
+MOVED = 3  # times that every exemplar is moved, so that more is known of objects than those exemplars show
 LOOKED_AT = 8  # pictures of a batch by which the decoder learns what they look like, which takes long
 SHORTEST = 40  # steps of a learning-rate cycle: in a shorter one its rise would take no step at all
 
@@ -62,10 +63,10 @@ def build(data: Path, out: Path, seed: int = 0, decoder_steps: int = 2400, matte
     encoder.backbone = backbone().requires_grad_(False)
     encoder.take_latents_of(vae)
     train_matte(encoder, scenes, seed, matte_steps)
-    thumbnails = look_at_exemplars(encoder.eval().thumbnail, scenes)
+    thumbnails, moved = look_for_components(encoder.eval(), scenes, seed)
     unet = build_unet(encoder.feature_size)
     unet.take_latents_of(vae)
-    unet.layout.load_state_dict(encoder.fit(thumbnails).state_dict())
+    unet.layout.load_state_dict(encoder.fit(torch.cat([thumbnails, moved])).state_dict())
     with torch.inference_mode():
         features = encoder.components(thumbnails.flatten(1)).half()
     out.mkdir(parents=True, exist_ok=True)
@@ -140,6 +141,45 @@ def normalise(exemplars: np.ndarray) -> Tensor:
     """(B, E, E, 3) uint8 to (B, 3, E, E) float32 as EfficientNet-Lite wants it."""
     x = torch.from_numpy(exemplars).permute(0, 3, 1, 2).float() / 255
     return (x - torch.tensor(efficientnet.MEAN)[:, None, None]) / torch.tensor(efficientnet.STD)[:, None, None]
+
+
+def look_for_components(encoder: EmbeddedImageEncoder, scenes: Composites, seed: int) -> tuple[Tensor, Tensor]:
+    """Thumbnails that principal components are fitted on.
+
+    Args:
+        encoder: its matte has learned.
+        scenes: whose exemplars.
+        seed: of how they are moved.
+
+    Returns:
+        Those of all exemplars, (N, C + 4, n, n), and of the same moved, `MOVED` times as many.
+    """
+    rng = np.random.default_rng((seed, MOVES))
+
+    def look(exemplars: Tensor) -> Tensor:
+        alpha = encoder.alpha(exemplars)
+        moves = [None, *(draw_moves(rng, len(exemplars)) for _ in range(MOVED))]
+        return torch.stack([encoder.thumbnail(exemplars, one, alpha) for one in moves], dim=1)
+
+    seen = look_at_exemplars(look, scenes)
+    return seen[:, 0], seen[:, 1:].flatten(0, 1)
+
+
+def draw_moves(rng: np.random.Generator, count: int) -> Tensor:
+    """Half of the time mirrored, turned by up to 11 degrees, up to a sixth smaller, shifted and stretched.
+
+    Args:
+        rng: source of randomness.
+        count: n.
+
+    Returns:
+        (n, 2, 3), see `EmbeddedImageEncoder.thumbnail`.
+    """
+    angle, size, stretch = rng.uniform(-0.2, 0.2, count), rng.uniform(1, 1.2, count), rng.uniform(-0.15, 0.15, count)
+    width = size * np.exp(stretch) * np.where(rng.random(count) < 0.5, 1, -1)
+    rows = [[np.cos(angle) * width, -np.sin(angle) * size], [np.sin(angle) * width, np.cos(angle) * size]]
+    shift = rng.uniform(-0.08, 0.08, (count, 2, 1))
+    return torch.from_numpy(np.concatenate([np.moveaxis(np.array(rows), -1, 0), shift], axis=2)).float()
 
 
 @torch.inference_mode()

@@ -26,8 +26,9 @@ from .sampling import Scheduler, move_clean, predict_clean
 
 LAYOUT_SIZE = 10  # cells along a side of the map, which covers the square around the hole
 CELL = 8  # pixels to a cell of the latents, per side
-COARSE = 12  # of the latents' channels, the first of which say most, those that the map has
+COARSE = 16  # of the latents' channels, the first of which say most, those that the map has
 TEMPERATURE = 0.3  # see `calm_beside`
+LIGHT = 0.08  # of the exemplar's light, where the U-Net is told the context, see `draw_to_layout`
 BETWEEN = (0.05, 0.75)  # see `continue_beside`; docs/log.md has the figures
 PARTS = 2  # places in each row and column of a cell for which the map says how much the object fills
 
@@ -168,7 +169,7 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         Args:
             z_0: latents, (B, C, h, w).
             laid: from `lay`.
-            light: whether in its light too; otherwise the mean colour of what is lacking is left out.
+            light: whether in its light too; otherwise of the mean colour of what is lacking only `LIGHT` is kept.
 
         Returns:
             The difference, times alpha, (B, C, h, w) float32.
@@ -181,7 +182,7 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         if not light:
             shares = alpha.square()
             total = shares.sum((2, 3), keepdim=True).clamp_min(1e-3)
-            lacking = lacking - shares * lacking.sum((2, 3), keepdim=True) / total
+            lacking = lacking - (1 - LIGHT) * shares * lacking.sum((2, 3), keepdim=True) / total
         return F.conv2d(lacking, self._pattern("to_latents"), stride=CELL)
 
     def _pattern(self, name: str, kind: str = "weight") -> Tensor:
@@ -214,8 +215,8 @@ def draw_to_layout(
         condition: (B, 1, D).
         scheduler: gives σ_t and the kind of prediction.
         scale: λ, one for all pictures or one each, (B,), of which ``prediction`` may hold several.
-        light: whether to the light of the exemplar's picture too; a U-Net that is told the source's context says itself
-            in what light the object stands.
+        light: whether to all of the light of the exemplar's picture, or to a little of it; a U-Net that is told the
+            source's context says itself in what light the object stands.
         lines: that the map is laid by, see `LayoutUNet.lay`.
 
     Returns:

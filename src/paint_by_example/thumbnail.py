@@ -108,20 +108,22 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """
         return cast(Tensor, self.matte(self.backbone(pixel_values))).sigmoid()
 
-    def thumbnail(self, pixel_values: Tensor) -> Tensor:
+    def thumbnail(self, pixel_values: Tensor, moves: Tensor | None = None, alpha: Tensor | None = None) -> Tensor:
         """The object alone, on grey, in the middle of a square, in latents.
 
         Args:
             pixel_values: (B, 3, S, S), normalised as EfficientNet-Lite wants it.
+            moves: (B, 2, 3), how the object is moved, turned and stretched within the square, as `affine_grid` has it.
+            alpha: of these pictures, where it is known.
 
         Returns:
             (B, C + 4, n, n): the latents, and how much of each quarter of a cell the object fills, -1 to 1.
         """
-        alpha = self.alpha(pixel_values)
+        alpha = self.alpha(pixel_values) if alpha is None else alpha
         mean, std = (pixel_values.new_tensor(x)[:, None, None] for x in (MEAN, STD))
         picture = (pixel_values * std + mean) * 2 - 1
         side = LAYOUT_SIZE * CELL
-        place = around(alpha, 2 * side)  # twice as fine, then averaged: every pixel counts
+        place = around(alpha, 2 * side, moves)  # twice as fine, then averaged: every pixel counts
         alpha = F.grid_sample(alpha, place, padding_mode="zeros", align_corners=False)
         picture = F.grid_sample(picture, place, padding_mode="border", align_corners=False)
         return describe(self.latents, F.avg_pool2d(picture * alpha, 2), F.avg_pool2d(alpha, 2))
@@ -165,7 +167,8 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def fit(self, thumbnails: Tensor) -> nn.Linear:
         """Set the principal components from thumbnails of training exemplars, and the null condition.
 
-        Components are scaled by the root of their deviation: fine differences between exemplars reach the learned
+        They are those of the thumbnails' pixels, colours and alpha, and not of the latents, whose fine channels count
+        for more than is seen of them: of as many numbers, they keep most. Components are scaled by the root of their deviation: fine differences between exemplars reach the learned
         layers without the noise of the last components being blown up to full size.
 
         Args:
@@ -176,16 +179,19 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """
         flat = thumbnails.flatten(1).double()
         mean = flat.mean(0)
-        values, vectors = torch.linalg.eigh(torch.cov((flat - mean).T))
+        fine = self.latents.weight.flatten(1).double().norm(dim=1)  # of orthogonal patterns: how much less is seen
+        alpha = fine.new_full((PARTS**2,), 0.5 * CELL / PARTS)  # from -1 to 1, of so many pixels
+        seen = torch.cat([1 / fine, alpha]).repeat_interleave(LAYOUT_SIZE**2)
+        values, vectors = torch.linalg.eigh(torch.cov(((flat - mean) * seen).T))
         kept = self.components.out_features
         values, vectors = values.flip(0)[:kept], vectors.flip(1)[:, :kept]
         scale = values.clamp_min(1e-12) ** -0.25
         scale = scale / (scale**2 * values).mean().sqrt()
-        weight = (vectors * scale).T
+        weight = (vectors * scale).T * seen
         self.components.weight.copy_(weight)
         self.components.bias.copy_(-(weight @ mean))
         back = nn.Linear(kept, flat.shape[1])
-        back.weight.copy_(vectors / scale)
+        back.weight.copy_(vectors / scale / seen[:, None])
         back.bias.copy_(mean)
         channels = self.latents.out_channels
         nothing = torch.zeros_like(thumbnails[:1])
@@ -210,12 +216,13 @@ def describe(latents: nn.Conv2d, picture: Tensor, alpha: Tensor) -> Tensor:
     return torch.cat([latents(picture), 2 * there - 1], dim=1)
 
 
-def around(alpha: Tensor, side: int) -> Tensor:
+def around(alpha: Tensor, side: int, moves: Tensor | None = None) -> Tensor:
     """Where to look to see an object in full: a square around what is more there than not.
 
     Args:
         alpha: (B, 1, h, h) in [0, 1]; where it finds no object, the square is the whole picture.
         side: S, of the square, pixels.
+        moves: see `EmbeddedImageEncoder.thumbnail`.
 
     Returns:
         (B, S, S, 2), across and down, as `grid_sample` takes it.
@@ -226,7 +233,10 @@ def around(alpha: Tensor, side: int) -> Tensor:
     half = torch.stack([(last - first) / 2 for first, last in ends], dim=-1).amax(-1) * MARGIN
     steps = (torch.arange(side, device=alpha.device) + 0.5) / side * 2 - 1
     down, across = torch.meshgrid(steps, steps, indexing="ij")
-    place = torch.stack([across, down], dim=-1)[None] * half[:, None, None, None] + middle[:, None, None]
+    square = torch.stack([across, down], dim=-1)[None]
+    if moves is not None:
+        square = torch.cat([square, torch.ones_like(square[..., :1])], dim=-1) @ moves[:, None].mT
+    place = square * half[:, None, None, None] + middle[:, None, None]
     return place.to(alpha.dtype)
 
 
