@@ -1,8 +1,9 @@
 """Edits in the place of something that stood there, plain and told of the source: demo/source_aware.png.
 
 The photographs come with scikit-image and scikit-learn (BSD); none is in a training set. A row shows source, mask,
-exemplar, the plain edit, and edits told the soft edges of what stood there, the surroundings, and both. Nothing is chosen:
-seed 0, the defaults of a model that has learned structure and context: the one given as argument, or the embedded one.
+exemplar, the plain edit, and edits told the soft edges of what stood there, the surroundings, and both. Nothing is
+chosen: seed 0, the defaults of a model that has learned structure and context: the one given as argument, or the
+embedded one.
 """
 
 import sys

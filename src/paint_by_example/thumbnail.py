@@ -168,8 +168,9 @@ class EmbeddedImageEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """Set the principal components from thumbnails of training exemplars, and the null condition.
 
         They are those of the thumbnails' pixels, colours and alpha, and not of the latents, whose fine channels count
-        for more than is seen of them: of as many numbers, they keep most. Components are scaled by the root of their deviation: fine differences between exemplars reach the learned
-        layers without the noise of the last components being blown up to full size.
+        for more than is seen of them: of as many numbers, they keep most. Components are scaled by the root of their
+        deviation: fine differences between exemplars reach the learned layers without the noise of the last components
+        being blown up to full size.
 
         Args:
             thumbnails: (N, C + 4, n, n).
