@@ -18,7 +18,7 @@ ROWS = (
     {"errors"},
     {"images", "efficientnet", "weights", "state", "processes", "fingerprint", "memory", "harmonise"},
     {"conditioning", "attention", "activations", "autoencoder", "crops", "ldm", "compat", "guidance", "structure"},
-    {"source_encoder", "sampling", "batching", "data", "strip", "controlnet"},
+    {"source_encoder", "sampling", "batching", "data", "strip", "controlnet", "alignment"},
     {"layout", "prior", "network", "record", "switches", "int8", "dial"},
     {"compiled", "thumbnail"},
     {"calibration"},
