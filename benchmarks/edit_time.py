@@ -27,6 +27,8 @@ from PIL import Image
 from skimage import data
 
 from paint_by_example import load_pipeline
+from paint_by_example.layout import own_guidance
+from paint_by_example.painter import GUIDANCE_SCALE
 
 BOX = (200, 60, 440, 300)
 
@@ -99,8 +101,9 @@ def measure(options: Options) -> dict[str, float]:
     warm = median(lambda: pipeline.edit(source, exemplar=exemplar, box=box), options.repeats)
 
     config = pipeline.unet.config
-    x = torch.randn(2, config.in_channels, config.sample_size, config.sample_size, device=pipeline.device)
-    condition = pipeline.image_encoder.uncond_vector.expand(2, -1, -1)
+    asked = 1 if own_guidance(GUIDANCE_SCALE, pipeline.unet) == 1 else 2  # predictions a step
+    x = torch.randn(asked, config.in_channels, config.sample_size, config.sample_size, device=pipeline.device)
+    condition = pipeline.image_encoder.uncond_vector.expand(asked, -1, -1)
     with torch.inference_mode():
         evaluation = median(lambda: pipeline.unet(x, 500, condition), options.repeats * 4)
 
