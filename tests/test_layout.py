@@ -156,13 +156,14 @@ def clean_after(
     mask: torch.Tensor,
     light: bool = True,
     scale: float | torch.Tensor = 1.0,
+    last: int | None = None,
 ) -> tuple[torch.Tensor, ...]:
     """A guess of z_0, and what it is once drawn to the map."""
     torch.manual_seed(3)
     prediction, scheduler = torch.randn_like(z_t), build_scheduler()
     sample = torch.cat([z_t, torch.zeros_like(z_t), 1 - mask], dim=1)
     drawn = draw_to_layout(
-        prediction, network, sample, torch.tensor(t), torch.randn(len(z_t), 1, 16), scheduler, scale, light
+        prediction, network, sample, torch.tensor(t), torch.randn(len(z_t), 1, 16), scheduler, scale, light, last=last
     )
     before, after = (predict_clean(z_t, e, torch.tensor(t), scheduler) for e in (prediction, drawn))
     return before, after
@@ -184,6 +185,19 @@ def test_where_the_object_is_a_guess_is_drawn_to_the_map() -> None:
     torch.testing.assert_close(shown, torch.full_like(shown, 0.5), atol=0.05, rtol=0)
     cleaner, _ = clean_after(network, z_t, 20, mask)
     assert 0 < (later - cleaner).abs().mean() < 0.2 * moved.mean()
+
+
+def test_at_the_last_level_a_guess_goes_no_further_than_the_map() -> None:
+    network, mask = whole_unet(1.0), torch.ones(2, 1, 8, 8)
+    z_t = torch.randn(2, 3 * CELL**2, 8, 8)
+    scale = torch.tensor([1.0, 5.0])
+    with torch.inference_mode():
+        before, beyond = clean_after(network, z_t, 300, mask, scale=scale, last=200)
+        _, there = clean_after(network, z_t, 300, mask, scale=scale, last=300)
+    sigma = (1 - build_scheduler().alphas_cumprod[300]).sqrt().item()
+    assert 1 < 5 * sigma < 4
+    torch.testing.assert_close(there[0], beyond[0])  # σ_t alone is below 1
+    torch.testing.assert_close(there[1] - before[1], (beyond[1] - before[1]) / (5 * sigma), rtol=1e-3, atol=1e-4)
 
 
 def test_without_its_light_the_map_changes_shapes_and_little_of_the_mean_colour() -> None:
@@ -208,14 +222,17 @@ def test_the_map_of_another_exemplar_or_hole_is_laid_anew() -> None:
         network.layout.weight.normal_()
         first = network.lay_once(one, mask)
         assert network.lay_once(one.clone(), mask.clone()) is first
+        other = network.lay_once(two, mask)  # of another edit, which takes turns with the first
+        assert network.lay_once(one, mask) is first
+        assert network.lay_once(two, mask) is other
         for condition, hole, equal in ((two, mask, False), (one, torch.ones_like(mask), False), (one, mask, True)):
             laid = network.lay_once(condition, hole)
-            assert torch.equal(laid[0], network.lay(condition, hole))
+            assert torch.equal(F.pixel_shuffle(laid[0], CELL), network.lay(condition, hole))
             assert all(torch.equal(*pair) == equal for pair in zip(laid, first, strict=True))
         changed = one.clone()
         network.lay_once(changed, mask)
         changed += 1
-        assert torch.equal(network.lay_once(changed, mask)[0], network.lay(changed, mask))
+        assert torch.equal(F.pixel_shuffle(network.lay_once(changed, mask)[0], CELL), network.lay(changed, mask))
     assert network.lay_once(one.clone().requires_grad_(), mask)[0].requires_grad
     with torch.no_grad():
         network.layout.bias.add_(1)
@@ -308,7 +325,7 @@ def test_by_lines_all_that_heeds_the_map_heeds_where_it_is_laid(monkeypatch: pyt
     with torch.inference_mode():
         network.layout.bias.unflatten(0, (-1, LAYOUT_SIZE, LAYOUT_SIZE))[-4:, :, :5] = -1  # nothing in its left half
         plain, placed = network.lay_once(token, mask), network.lay_once(token, mask, lines)
-        torch.testing.assert_close(placed[0][..., 8:], plain[0][..., :-8])
+        torch.testing.assert_close(placed[0][..., 1:], plain[0][..., :-1])
         assert network.lay_once(token, mask, lines) is placed
         assert torch.equal(network.lay_once(token, mask)[0], plain[0])  # not what lines were kept for
         seen = [network.with_plan(sample, token, one)[:, -4:] for one in (None, lines)]

@@ -13,6 +13,8 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -47,12 +49,19 @@ class SharedNetwork:
         network: the U-Net.
         observe: told the number of edits in each batch.
         patient: calls wait for those of all edits under way, however long that takes.
+        threads: of torch that calls compute with, in a thread of their own; by default they are made by the edits'.
     """
 
     def __init__(
-        self, network: nn.Module, observe: Callable[[int], None] = lambda size: None, patient: bool = False
+        self,
+        network: nn.Module,
+        observe: Callable[[int], None] = lambda size: None,
+        patient: bool = False,
+        threads: int | None = None,
     ) -> None:
         self.network, self.observe, self.patient = network, observe, patient
+        # Its own, since each thread that computes with several others starts those anew.
+        self.runner = None if threads is None else ThreadPoolExecutor(1, "network", torch.set_num_threads, (threads,))
         self.forward = network.forward
         self.edits = 0  # that are under way
         self.waiting: list[Call] = []
@@ -139,7 +148,8 @@ class SharedNetwork:
         self, x: Tensor, t: Tensor, condition: Tensor, scale: Tensor | None, hints: dict[str, Any] | None = None
     ) -> Tensor:
         told = {} if scale is None else {"timestep_cond": scale}
-        return cast(Tensor, self.forward(x, t, encoder_hidden_states=condition, **told, **(hints or {})).sample)
+        forward = partial(torch.no_grad()(self.forward), x, t, encoder_hidden_states=condition, **told, **(hints or {}))
+        return cast(Tensor, (forward() if self.runner is None else self.runner.submit(forward).result()).sample)
 
 
 class _Output:

@@ -117,8 +117,11 @@ def target(teacher: Ask, null: Tensor, condition: Tensor, z_t: Tensor, draws: Dr
     z = z_t
     for step in range(stretches.within):
         t = stretches.level(which, step).to(z.device)
-        e_null, e_condition = teacher(torch.cat([z, z]), torch.cat([t, t]), conditions).float().chunk(2)
-        e = e_null + scale * (e_condition - e_null)
+        if bool((scale == 1).all()):
+            e = teacher(z, t, condition).float()
+        else:
+            e_null, e_condition = teacher(torch.cat([z, z]), torch.cat([t, t]), conditions).float().chunk(2)
+            e = e_null + scale * (e_condition - e_null)
         alpha = stretches.alpha(which, step + 1, z)
         z = alpha.sqrt() * predict_clean(z, e, t, scheduler) + (1 - alpha).sqrt() * predict_noise(z, e, t, scheduler)
     before, after = stretches.alpha(which, 0, z), stretches.alpha(which, stretches.within, z)
@@ -169,10 +172,12 @@ def distillation_loss(
     z_t = add_noise(z_0, draws.noise.to(device), t, stretches.scheduler)
 
     def guided(z: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
-        x = pipeline.unet_input(z, torch.cat([z_masked, z_masked]), torch.cat([m, m]))
+        repeats = len(z) // len(m)  # two where guidance needs both predictions
+        x = pipeline.unet_input(z, z_masked.repeat(repeats, 1, 1, 1), m.repeat(repeats, 1, 1, 1))
         with reduced:
             prediction = predict(teacher, x, t, conditions)
-        return draw_to_layout(prediction, teacher, x, t, conditions, pipeline.scheduler, draws.scale)
+        last = int(stretches.levels[-1])
+        return draw_to_layout(prediction, teacher, x, t, conditions, pipeline.scheduler, draws.scale, last=last)
 
     shown = replace(draws, scale=torch.as_tensor(own_guidance(draws.scale, teacher)))
     wanted = target(guided, encoder.uncond_vector.detach().to(condition), condition, z_t, shown, stretches)

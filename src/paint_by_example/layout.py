@@ -22,7 +22,7 @@ from .autoencoder import PatchAutoencoder
 from .errors import ModelError
 from .harmonise import fill
 from .images import image_tensor, tensor_image
-from .sampling import Scheduler, move_clean, predict_clean
+from .sampling import Scheduler, move_clean, predict_clean, scales
 
 LAYOUT_SIZE = 10  # cells along a side of the map, which covers the square around the hole
 CELL = 8  # pixels to a cell of the latents, per side
@@ -30,6 +30,7 @@ COARSE = 16  # of the latents' channels, the first of which say most, those that
 TEMPERATURE = 0.3  # see `calm_beside`
 LIGHT = 0.08  # of the exemplar's light, where the U-Net is told the context, see `draw_to_layout`
 BETWEEN = (0.05, 0.75)  # see `continue_beside`; docs/log.md has the figures
+REMEMBERED = 32  # maps in their places that a U-Net keeps
 PARTS = 2  # places in each row and column of a cell for which the map says how much the object fills
 
 
@@ -59,7 +60,7 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         for name in sorted({name.rpartition(".")[0] for name in dead_parameters(self)}):
             self.set_submodule(name, nn.Identity())
         collapse_cross_attention(self)
-        self.last_laid: tuple[Any, Tensor, Tensor, tuple[Tensor, Tensor]] | None = None
+        self.recently_laid: list[tuple[Any, Tensor, Tensor, tuple[Tensor, Tensor]]] = []
 
     @torch.no_grad()
     def take_latents_of(self, vae: PatchAutoencoder) -> None:
@@ -138,9 +139,9 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
         return lay_into_hole(picture, mask, CELL, lines.places(condition, laid))
 
     def lay_once(self, condition: Tensor, mask: Tensor, lines: Lines | None = None) -> tuple[Tensor, Tensor]:
-        """The map in its place, in pixels and in cells; without gradients what was asked for last is kept.
+        """The map in its place, as pixels and as latents; without gradients what was asked for lately is kept.
 
-        All steps of an edit ask for the same.
+        All steps of an edit ask for the same, and several edits may take turns.
 
         Args:
             condition: (B, 1, D).
@@ -148,19 +149,22 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
             lines: see `lay`.
 
         Returns:
-            From `lay`, and its colours in latents and how much each part of a cell is filled, (B, C + 4, h, w).
+            From `lay`, each cell's patch in its place, (B, 4 64, h, w); and its colours in latents and how much each
+            part of a cell is filled, (B, C + 4, h, w).
         """
         learning = torch.is_grad_enabled() or torch.compiler.is_compiling()
         asked = [(id(x), 0 if x.is_inference() else x._version) for x in self.layout.parameters()], lines
-        last = None if learning else self.last_laid
-        if last is not None and last[0] == asked and same(last[1], condition) and same(last[2], mask):
-            return last[3]
+        if not learning:
+            for one in self.recently_laid:
+                if one[0] == asked and same(one[1], condition) and same(one[2], mask):
+                    return one[3]
         laid = self.lay(condition, mask, lines)
         cells = F.conv2d(laid[:, :3], self._pattern("to_latents"), self._pattern("to_latents", "bias"), stride=CELL)
         filled = F.pixel_unshuffle(F.avg_pool2d(laid[:, 3:], CELL // PARTS), PARTS) * 2 - 1
-        made = laid, torch.cat([cells, filled], dim=1)
+        made = F.pixel_unshuffle(laid, CELL), torch.cat([cells, filled], dim=1)
         if not learning:
-            self.last_laid = asked, condition.clone(), mask.clone(), made  # whatever becomes of the tensors given
+            new = asked, condition.clone(), mask.clone(), made  # whatever becomes of the tensors given
+            self.recently_laid = [new, *self.recently_laid[: REMEMBERED - 1]]  # anew: another thread may be looking
         return made
 
     def change_to_show(self, z_0: Tensor, laid: Tensor, light: bool = True) -> Tensor:
@@ -168,22 +172,24 @@ class LayoutUNet(UNet2DConditionModel):  # type: ignore[misc]
 
         Args:
             z_0: latents, (B, C, h, w).
-            laid: from `lay`.
+            laid: from `lay_once`, (B, 4 64, h, w).
             light: whether in its light too; otherwise of the mean colour of what is lacking only `LIGHT` is kept.
 
         Returns:
             The difference, times alpha, (B, C, h, w) float32.
         """
+        # A cell is a patch of pixels, so that both convolutions are products: (B, 3, 64, h, w) throughout.
         inverse, bias = self._pattern("to_pixels"), self._pattern("to_pixels", "bias")
-        picture = F.conv_transpose2d(z_0.float(), inverse, bias, stride=CELL)
-        colours, alpha = laid[:, :3], laid[:, 3:].clamp(0, 1)
+        patches = laid.unflatten(1, (4, -1))
+        colours, alpha = patches[:, :3], patches[:, 3:].clamp(0, 1)
+        picture = torch.einsum("bl...,lcp->bcp...", z_0.float(), inverse.flatten(2)) + bias.view(-1, 1, 1, 1)
         # times alpha: beside the object the map is not quite empty, and what guidance makes of that is seen
         lacking = alpha * (colours - alpha * picture)
         if not light:
             shares = alpha.square()
-            total = shares.sum((2, 3), keepdim=True).clamp_min(1e-3)
-            lacking = lacking - (1 - LIGHT) * shares * lacking.sum((2, 3), keepdim=True) / total
-        return F.conv2d(lacking, self._pattern("to_latents"), stride=CELL)
+            total = shares.sum((2, 3, 4), keepdim=True).clamp_min(1e-3)
+            lacking = lacking - (1 - LIGHT) * shares * lacking.sum((2, 3, 4), keepdim=True) / total
+        return torch.einsum("bcp...,lcp->bl...", lacking, self._pattern("to_latents").flatten(2))
 
     def _pattern(self, name: str, kind: str = "weight") -> Tensor:
         return cast(Tensor, self.get_buffer(f"{name}_{kind}").float())
@@ -199,13 +205,15 @@ def draw_to_layout(
     scale: float | Tensor,
     light: bool = True,
     lines: Lines | None = None,
+    last: int | None = None,
 ) -> Tensor:
     """Draw what a `LayoutUNet` predicts to the map of its token, the more the noisier the latent is.
 
     Where the object is, the predicted picture changes by λ σ_t times what it lacks to show the map: reconstruction
     guidance (arXiv 2204.03458, section 3.1) by a picture that the token alone gives. The null token's map shows
-    nothing, so below λ = 1, where guidance multiplies by λ itself (`own_guidance`), it is σ_t here. The U-Net learns
-    without it.
+    nothing, so below λ = 1, where guidance multiplies by λ itself (`own_guidance`), it is σ_t here. Beyond what is
+    lacking goes only what a later prediction can take back, so at the last level λ σ_t is at most 1. The U-Net learns
+    without all this.
 
     Args:
         prediction: of the U-Net, (B, C, h, w); another U-Net's stays as it is.
@@ -218,6 +226,7 @@ def draw_to_layout(
         light: whether to all of the light of the exemplar's picture, or to a little of it; a U-Net that is told the
             source's context says itself in what light the object stands.
         lines: that the map is laid by, see `LayoutUNet.lay`.
+        last: the time step of the last level, where it is known.
 
     Returns:
         (B, C, h, w).
@@ -231,6 +240,9 @@ def draw_to_layout(
     z_0 = predict_clean(z_t, prediction, t, scheduler)
     pull = torch.as_tensor(scale, dtype=torch.float32, device=mask.device).reshape(-1, 1, 1, 1).clamp(min=1)
     pull = pull.repeat(len(mask) // len(pull), 1, 1, 1)
+    if last is not None:
+        _, sigma = scales(t, scheduler, pull)
+        pull = torch.where((t == last).view(-1, 1, 1, 1).to(pull.device), pull.minimum(1 / sigma), pull)
     change = pull * mask * unet.change_to_show(z_0, unet.lay_once(condition, mask, lines)[0], light)
     return move_clean(prediction, change.to(prediction), t, scheduler)
 

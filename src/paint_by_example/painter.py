@@ -301,6 +301,7 @@ class Painter(Parts):
         behaviour, solver = self.behaviour, scheduler or self.scheduler
         device, dtype = self._execution_device, self.unet.dtype
         start = first_step(strength, steps)
+        last = int(timesteps(solver, steps)[-1])
         count, size = len(source) * copies, tuple(side // self.latent_factor for side in source.shape[-2:])
         own = posterior = generators
         if own is None:
@@ -354,7 +355,7 @@ class Painter(Parts):
             prediction = asked(x, t, condition, *told, **options)
             if told:  # a distilled network has learned what follows from its teacher
                 return prediction
-            return draw_to_layout(prediction, self.unet, x, t, condition, solver, scale, not context, lines)
+            return draw_to_layout(prediction, self.unet, x, t, condition, solver, scale, not context, lines, last)
 
         # A distilled network is told λ, and gives in one call what guidance makes of two.
         lambda_ = 1.0 if told else own_guidance(scale, self.unet)

@@ -29,8 +29,8 @@ class Preset:
 
 PRESETS: dict[PresetName, Preset] = {
     "exact": Preset(backends=("openvino",)),
-    "fast": Preset(15, "dpm++", (0.2, 1.0), ("openvino-bf16", "openvino")),
-    "draft": Preset(7, "dpm++", (0.4, 1.0), ("openvino-bf16", "openvino")),
+    "fast": Preset(10, "dpm++", (0.2, 1.0), ("openvino-bf16", "openvino")),
+    "draft": Preset(5, "dpm++", (0.4, 1.0), ("openvino-bf16", "openvino")),
 }
 
 

@@ -347,7 +347,7 @@ def add_noise(z_0: Tensor, noise: Tensor, t: Tensor, scheduler: Scheduler) -> Te
     Returns:
         z_t, (B,C,h,w).
     """
-    signal, sigma = _scales(t, scheduler, z_0)
+    signal, sigma = scales(t, scheduler, z_0)
     return signal * z_0 + sigma * noise
 
 
@@ -366,7 +366,7 @@ def predict_clean(z_t: Tensor, prediction: Tensor, t: Tensor, scheduler: Schedul
     Raises:
         ModelError: The prediction type is none of epsilon, v_prediction and sample.
     """
-    signal, sigma = _scales(t, scheduler, z_t)
+    signal, sigma = scales(t, scheduler, z_t)
     match scheduler.config["prediction_type"]:
         case "epsilon":
             return (z_t - sigma * prediction) / signal
@@ -380,7 +380,7 @@ def predict_clean(z_t: Tensor, prediction: Tensor, t: Tensor, scheduler: Schedul
 
 def predict_noise(z_t: Tensor, prediction: Tensor, t: Tensor, scheduler: Scheduler) -> Tensor:
     """What ε would be if the prediction were right; arguments, shapes and errors are those of `predict_clean`."""
-    signal, sigma = _scales(t, scheduler, z_t)
+    signal, sigma = scales(t, scheduler, z_t)
     match scheduler.config["prediction_type"]:
         case "epsilon":
             return prediction
@@ -404,7 +404,7 @@ def move_clean(prediction: Tensor, way: Tensor, t: Tensor, scheduler: Scheduler)
     Raises:
         ModelError: The prediction type is none of epsilon, v_prediction and sample.
     """
-    signal, sigma = _scales(t, scheduler, prediction)
+    signal, sigma = scales(t, scheduler, prediction)
     match scheduler.config["prediction_type"]:
         case "epsilon":
             return prediction - signal * way
@@ -416,7 +416,7 @@ def move_clean(prediction: Tensor, way: Tensor, t: Tensor, scheduler: Scheduler)
             raise ModelError(f"unknown prediction type {other!r}; expected epsilon, v_prediction or sample")
 
 
-def _scales(t: Tensor, scheduler: Scheduler, like: Tensor) -> tuple[Tensor, Tensor]:
+def scales(t: Tensor, scheduler: Scheduler, like: Tensor) -> tuple[Tensor, Tensor]:
     """√ᾱ_t and √(1 - ᾱ_t), (B,1,1,1) or (1,1,1,1), in the precision and on the device of `like`."""
     alpha_bar = scheduler.alphas_cumprod[t.to(scheduler.alphas_cumprod.device)].double().view(-1, 1, 1, 1)
     return alpha_bar.sqrt().to(like), (1 - alpha_bar).sqrt().to(like)

@@ -113,7 +113,7 @@ class BatchEditor:
             "fingerprint": lambda: fingerprint,
         }.items():
             setattr(pipeline, name, function)
-        self.network = SharedNetwork(pipeline.unet, patient=True)
+        self.network = SharedNetwork(pipeline.unet, patient=True, threads=torch.get_num_threads())
 
     @classmethod
     def of(cls, config: BatchConfig, pipeline: PaintByExamplePipeline) -> BatchEditor:
@@ -129,7 +129,8 @@ class BatchEditor:
         if self.batch == 1 or len(tasks) == 1:
             return [self.one(task) for task in tasks]
         lines: list[dict[str, Any]] = []
-        with ThreadPoolExecutor(self.batch) as threads:
+        # Each with one thread of torch: else every one of them starts as many as there are cores, to wait for one another.
+        with ThreadPoolExecutor(self.batch, initializer=torch.set_num_threads, initargs=(1,)) as threads:
             for start in range(0, len(tasks), self.batch):
                 together = tasks[start : start + self.batch]
                 self.network.begin(len(together))
