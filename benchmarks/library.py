@@ -163,9 +163,10 @@ def search(folder: Path) -> dict[str, Any]:
         types = {str(dtype).removeprefix("torch."): Search(library, indexed=False, dtype=dtype) for dtype in FIRST_PASS}
         for each in types.values():
             each.nearest_rows(queries[0], NEAREST)
-        kinds = ("query", "query_after_others", "entries", "fit", "plain", "index", *(f"query_{name}" for name in types))
+        typed = [f"query_{name}" for name in types]
+        kinds = ("query", "query_after_others", "entries", "fit", "plain", "index", *typed)
         times: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
-        agree = recalled = 0
+        agree, recalled, hole = 0, 0, Hole(1.5, 200, 0.4)
         matrix = np.array(search.matrix[search.ids])
         lengths = np.linalg.norm(matrix - search.centre.astype(np.float32), axis=1)
         for query in queries:  # in turn, so that other work meets all of them
@@ -182,7 +183,7 @@ def search(folder: Path) -> dict[str, Any]:
             for name, each in types.items():
                 times[f"query_{name}"].append(timed(partial(each.nearest_rows, query, NEAREST)))
             times["entries"].append(timed(partial(search.nearest, query, NEAREST)))
-            times["fit"].append(timed(partial(search.fitting, Hole(1.5, 200, 0.4), NEAREST, query)))
+            times["fit"].append(timed(partial(search.fitting, hole, NEAREST, query)))
             times["index"].append(timed(partial(indexed.nearest_rows, query, NEAREST)))
             recalled += len(set(indexed.nearest_rows(query, NEAREST)[0]) & set(search.nearest_rows(query, NEAREST)[0]))
             agree += len(set(search.nearest_rows(query, NEAREST)[0]) & set(plain()))

@@ -314,20 +314,32 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 def draw_plot(rows: dict[str, dict[str, Any]], path: Path) -> None:
-    """Likeness, with its interval, and Fréchet distance against the time of an edit; presets in colour."""
+    """By what likeness and Fréchet distance differ from those of `exact`, against time; presets in colour."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for name, row in rows.items():
-        style = {"color": "tab:red" if name in PRESETS else "tab:gray", "marker": "o"}
-        low, high = row["likeness_interval"]
-        error = [[row["likeness"] - low], [high - row["likeness"]]]
-        axes[0].errorbar(row["seconds"], row["likeness"], yerr=error, elinewidth=0.5, **style)
-        axes[1].plot(row["seconds"], row["frechet"], **style)
-        for axis, figure_name in zip(axes, ("likeness", "frechet"), strict=True):
-            axis.annotate(name, (row["seconds"], row[figure_name]), xytext=(4, 3), textcoords="offset points", size=7)
-    for axis, label in zip(axes, ("likeness (mean and 95% interval)", "Fréchet distance"), strict=True):
-        axis.set(xscale="log", xlabel="seconds an edit", ylabel=label)
+    labels = {"likeness": "likeness, difference to exact", "frechet": "Fréchet distance, difference to exact"}
+    for axis, (which, label) in zip(axes, labels.items(), strict=True):
+        axis.axhline(0, color="tab:gray", linewidth=0.5)
+        for number, name in enumerate(sorted(rows, key=lambda name: rows[name]["seconds"])):
+            row, side = rows[name], 1 if number % 2 else -1  # names go up and down by turns
+            difference = row[which] - rows["exact"][which]
+            low, high = row[f"{which}_difference_interval"]  # of resamples, which need not hold the difference itself
+            error = [[max(difference - low, 0)], [max(high - difference, 0)]]
+            colour = "tab:red" if name in PRESETS else "tab:gray"
+            axis.errorbar(row["seconds"], difference, yerr=error, elinewidth=0.8, color=colour, marker="o")
+            axis.annotate(
+                name,
+                (row["seconds"], difference),
+                xytext=(3, 4 * side),
+                textcoords="offset points",
+                size=8,
+                color=colour,
+                rotation=45 * side,
+                verticalalignment="bottom" if side > 0 else "top",
+            )
+        axis.margins(0.15, 0.2)
+        axis.set(xlabel="seconds an edit; lines are 95% intervals", ylabel=label)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 

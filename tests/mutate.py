@@ -29,6 +29,7 @@ SOURCE = Path("src/paint_by_example")
 TESTS = {
     "sampling.py": ("sampling",),
     "guidance.py": ("guidance",),
+    "alignment.py": ("alignment",),
     "crops.py": ("crops",),
     "data/masks.py": ("masks",),
     "evaluation/frechet.py": ("evaluation_maths",),

@@ -366,6 +366,38 @@ def test_rows_of_different_sources_share_calls(
     assert sizes == {3: 2}  # of two steps each
 
 
+def test_rows_compute_with_a_thread_each_and_their_calls_with_all(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, seen = write_table(tmp_path / "table", 3), Counter[tuple[str, int, bool]]()
+
+    def note(what: str) -> None:
+        seen[what, torch.get_num_threads(), torch.is_grad_enabled()] += 1
+
+    class Noting(SharedNetwork):
+        def __call__(self, *given: Any, **options: Any) -> Any:
+            note("row")
+            return super().__call__(*given, **options)
+
+        def __init__(self, network: torch.nn.Module, **given: Any) -> None:
+            super().__init__(network, **given)
+            self.forward = lambda *given, **options: (
+                note("network") or type(network).forward(network, *given, **options)
+            )
+
+    monkeypatch.setattr("paint_by_example.batch.editing.SharedNetwork", Noting)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert run_batch(config(table, tmp_path / "out", models, batch=3)) == Outcome(made=3)
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(torch.get_num_threads).result() == torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert {(what, threads) for what, threads, _ in seen} == {("row", 1), ("network", 2)}
+    assert not any(grad for _, _, grad in seen)
+
+
 @pytest.mark.slow
 def test_several_processes_give_the_same_files(
     whole: tuple[Path, Path], models: dict[str, Path], tmp_path: Path

@@ -51,10 +51,7 @@ class PaintByExampleOutput(BaseOutput):  # type: ignore[misc]
 
 
 class PaintByExamplePipeline(Editor):
-    """Paints an exemplar's object into the masked part of a picture (arXiv 2211.13227).
-
-    Its parts are those of `Parts`.
-    """
+    """Paints an exemplar's object into the masked part of a picture (arXiv 2211.13227); has the parts of `Parts`."""
 
     _callback_tensor_inputs = ["latents", "pred_original_sample"]  # noqa: RUF012 - diffusers' name and type
     _interrupt = False

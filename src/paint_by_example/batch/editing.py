@@ -129,12 +129,16 @@ class BatchEditor:
         if self.batch == 1 or len(tasks) == 1:
             return [self.one(task) for task in tasks]
         lines: list[dict[str, Any]] = []
-        # Each with one thread of torch: else every one of them starts as many as there are cores, to wait for one another.
-        with ThreadPoolExecutor(self.batch, initializer=torch.set_num_threads, initargs=(1,)) as threads:
-            for start in range(0, len(tasks), self.batch):
-                together = tasks[start : start + self.batch]
-                self.network.begin(len(together))
-                lines += threads.map(self.one_of_several, together)
+        before = torch.get_num_threads()
+        try:
+            # With a thread of torch each: else every one starts as many as there are cores, which wait for one another.
+            with ThreadPoolExecutor(self.batch, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+                for start in range(0, len(tasks), self.batch):
+                    together = tasks[start : start + self.batch]
+                    self.network.begin(len(together))
+                    lines += threads.map(self.one_of_several, together)
+        finally:
+            torch.set_num_threads(before)  # what was set last holds for threads that start later, too
         return lines
 
     def one_of_several(self, task: Task) -> dict[str, Any]:
