@@ -1,10 +1,13 @@
 """Where an exemplar's map is laid, by lines, against objects whose place is known."""
 
+from functools import partial
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from paint_by_example import alignment
 from paint_by_example.alignment import SHIFT, STRETCH, Lines, align, moderate
 from paint_by_example.images import image_tensor
 from paint_by_example.structure import edges, soft_edges
@@ -55,6 +58,20 @@ def test_an_object_is_laid_where_its_lines_are(truth: np.ndarray, draw) -> None:
     assert found is not None
     assert distance(found, truth) < 0.25 * distance(OWN, truth)
     assert distance(found, truth) < 2.0
+
+
+@pytest.mark.parametrize("draw", [edges, soft_edges])
+def test_the_object_is_drawn_as_the_drawing_is(draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawing, used = lines_of(scene(), draw), []
+
+    def note(one, picture: np.ndarray) -> np.ndarray:
+        used.append(one)
+        return np.asarray(one(picture))
+
+    for one in (edges, soft_edges):
+        monkeypatch.setattr(alignment, one.__name__, partial(note, one))
+    align(scene(), drawing, MASK)
+    assert used == [draw]
 
 
 def test_lines_as_they_are_leave_it_where_it_is() -> None:

@@ -381,9 +381,12 @@ def test_rows_compute_with_a_thread_each_and_their_calls_with_all(
 
         def __init__(self, network: torch.nn.Module, **given: Any) -> None:
             super().__init__(network, **given)
-            self.forward = lambda *given, **options: (
-                note("network") or type(network).forward(network, *given, **options)
-            )
+
+            def forward(*given: Any, **options: Any) -> Any:
+                note("network")
+                return type(network).forward(network, *given, **options)
+
+            self.forward = forward
 
     monkeypatch.setattr("paint_by_example.batch.editing.SharedNetwork", Noting)
     before = torch.get_num_threads()

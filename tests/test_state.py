@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -254,6 +255,38 @@ def test_a_line_is_in_the_log_at_once(tmp_path: Path) -> None:
     assert [line["step"] for line in read_log(tmp_path, "held_out")] == [1, 2]
     with Log(None) as log:
         log.write("log", {"step": 1})
+
+
+def test_what_is_logged_is_shown_in_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[Any, ...]] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            shown.append(("open", folder, purge_step))
+
+        def add_scalar(self, *given: Any) -> None:
+            shown.append(given)
+
+        def add_image(self, *given: Any, dataformats: str) -> None:
+            shown.append((*given, dataformats))
+
+        def flush(self) -> None:
+            pass
+
+        def close(self) -> None:
+            shown.append(("close",))
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
+    start_run(tmp_path, {}, 0)
+    with Log(tmp_path, tensorboard=6) as log:
+        log.write("held_out", {"step": 7, "loss": 0.5})
+        log.picture(7, "pixels")  # type: ignore[arg-type]
+    assert shown == [
+        ("open", str(tmp_path / "tensorboard"), 7),
+        ("held_out/loss", 0.5, 7),
+        ("samples", "pixels", 7, "HWC"),
+        ("close",),
+    ]
 
 
 @pytest.mark.parametrize("line", ['{"step": }', '{"step": 1}, {"step": 2}'])
