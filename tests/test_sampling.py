@@ -20,6 +20,7 @@ from paint_by_example.sampling import (
     first_step,
     in_step,
     make_scheduler,
+    move_clean,
     predict_clean,
     predict_noise,
     seeded_generators,
@@ -409,6 +410,26 @@ def test_noise_and_picture_are_told_apart(prediction_type, t):
     torch.testing.assert_close(predict_noise(z_t, prediction, t, scheduler), noise, rtol=0, atol=1e-6)
     a = alpha_bar(scheduler, t).view(-1, 1, 1, 1)
     torch.testing.assert_close(z_t, a.sqrt() * z_0 + (1 - a).sqrt() * noise)
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTIONS)
+@pytest.mark.parametrize("t", [torch.tensor(700), torch.tensor([20, 999])])
+def test_a_prediction_is_moved_as_far_as_there_is_noise(prediction_type, t):
+    scheduler = make_scheduler("dpm++", {**RELEASED, "prediction_type": prediction_type})
+    z_t, prediction, way = double_noise(1, 2), double_noise(3, 4), double_noise(5, 6)
+    before, after = (
+        predict_clean(z_t, e, t, scheduler) for e in (prediction, move_clean(prediction, way, t, scheduler))
+    )
+    sigma = (1 - alpha_bar(scheduler, t)).sqrt().view(-1, 1, 1, 1)
+    torch.testing.assert_close(after, before + sigma * way, rtol=0, atol=1e-6)
+
+
+def test_what_is_computed_of_latents_is_of_their_type():
+    t, scheduler = torch.tensor(300), make_scheduler("dpm++", RELEASED)
+    z, e = double_noise(1).float(), double_noise(2).float()
+    for computed in (f(z, e, t, scheduler) for f in (predict_clean, predict_noise, move_clean)):
+        assert computed.dtype == torch.float32
+    assert add_noise(z, e, t, scheduler).dtype == torch.float32
 
 
 # --- noise -----------------------------------------------------------------------------------------------------------
