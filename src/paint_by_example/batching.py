@@ -148,7 +148,8 @@ class SharedNetwork:
         self, x: Tensor, t: Tensor, condition: Tensor, scale: Tensor | None, hints: dict[str, Any] | None = None
     ) -> Tensor:
         told = {} if scale is None else {"timestep_cond": scale}
-        forward = partial(torch.no_grad()(self.forward), x, t, encoder_hidden_states=condition, **told, **(hints or {}))
+        network = torch.no_grad()(self.forward)  # a thread of its own does not know that the edits go without gradients
+        forward = partial(network, x, t, encoder_hidden_states=condition, **told, **(hints or {}))
         return cast(Tensor, (forward() if self.runner is None else self.runner.submit(forward).result()).sample)
 
 
