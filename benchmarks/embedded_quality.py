@@ -42,7 +42,6 @@ from paint_by_example.evaluation.likeness import painted_box, retrieval
 from paint_by_example.evaluation.statistics import Moments
 from paint_by_example.images import load_image, save_image
 from paint_by_example.pipeline import PaintByExamplePipeline
-from paint_by_example.sampling import default_steps
 
 GUIDANCE_SCALES = (1.0, 2.0, 3.0, 5.0, 8.0)
 
@@ -91,7 +90,7 @@ def paint_all(
             conditions[part],
             range(part.start, part.stop),
             guidance_scale=guidance_scale,
-            steps=options.steps or default_steps(pipeline.scheduler),
+            steps=options.steps or pipeline.default_steps(pipeline.scheduler),
         )
     return results
 

@@ -133,7 +133,7 @@ class Options:
     repeats: int = 5
     """Edits of each technique that are timed."""
     student: str | None = None
-    """A model from `pbe distill` of it, to measure beside it."""
+    """A model from `pbe distill` of it, to measure beside it, and beside the model itself in the same steps."""
     only: tuple[str, ...] = ()
     """Techniques beside exact, and canvas; all by default."""
     json: Path | None = None
@@ -299,7 +299,10 @@ def measure(options: Options) -> dict[str, Any]:
     }
     methods: Methods = {name: (pipeline, how) for name, how in techniques.items()}
     if options.student is not None:
-        methods["student"] = (load_pipeline(options.student), Preset(backends=PRESETS["fast"].backends))
+        student, itself = load_pipeline(options.student), load_pipeline(options.model)
+        itself.register_modules(scheduler=student.scheduler)
+        methods["student"] = (student, Preset(backends=BF16))
+        methods["as few steps"] = (itself, Preset(steps=student.default_steps(student.scheduler), backends=BF16))
     seconds = times(items[0], methods, options.repeats)
     base: Judged | None = None
     for name, (painter, how) in tqdm(methods.items(), unit="technique"):

@@ -1,5 +1,6 @@
 """Distillation: its target against the teacher's own steps, λ as a dial, a run that is stopped, the student in use."""
 
+import copy
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,17 @@ from paint_by_example.batching import SharedNetwork
 from paint_by_example.cli import main
 from paint_by_example.compiled import compile_network, has_openvino, predict
 from paint_by_example.dial import embed_scale
-from paint_by_example.distillation import Draws, Stretches, student_scheduler, target, tell_scale
-from paint_by_example.sampling import denoise
+from paint_by_example.distillation import (
+    Draws,
+    Stretches,
+    distillation_loss,
+    error_weight,
+    reach,
+    student_scheduler,
+    target,
+    tell_scale,
+)
+from paint_by_example.sampling import denoise, make_scheduler, predict_clean, predict_noise, scales
 from paint_by_example.settings import DistillConfig
 from paint_by_example.state import save_checkpoint
 from tests import tiny
@@ -79,6 +89,39 @@ def test_one_step_with_the_target_goes_as_far_as_the_teachers(
     assert (ours - z_t).std() > 0.05
 
 
+def test_a_student_learns_from_where_it_gets_to_itself(
+    family: str, pipelines: dict[str, PaintByExamplePipeline]
+) -> None:
+    stretches = Stretches(student_scheduler(pipelines[family].scheduler), 3, 4)
+    z_T = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def student(z: Tensor, t: Tensor) -> Tensor:
+        return (z.roll(1, -1) * 0.5 + t.view(-1, 1, 1, 1) / 1000).sin()
+
+    draws = Draws(torch.tensor([2, 0, 1, 2]), torch.ones(4), torch.empty(0))
+    found = reach(student, z_T, draws, stretches)
+    steps = [z_T, *(step.z_t for step in denoise(lambda z, t: student(z, t.view(1)), z_T, stretches.scheduler, 3))]
+    for number, stretch in enumerate(draws.stretch):
+        torch.testing.assert_close(found[number], steps[stretch][number], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_an_error_counts_the_same_whatever_is_predicted(
+    pipelines: dict[str, PaintByExamplePipeline], kind: str
+) -> None:
+    scheduler = make_scheduler("ddim", {**pipelines["clip"].scheduler.config, "prediction_type": kind})
+    generator = torch.Generator().manual_seed(0)
+    z_t, first, second = (torch.randn(3, 4, 2, 2, generator=generator, dtype=torch.float64) for _ in range(3))
+    t = torch.tensor([0, 400, 999])
+    alpha, sigma = scales(t, scheduler, z_t)
+    v = [
+        alpha * predict_noise(z_t, prediction, t, scheduler) - sigma * predict_clean(z_t, prediction, t, scheduler)
+        for prediction in (first, second)
+    ]
+    weighted = (first - second).square() * error_weight(t, scheduler, z_t)
+    torch.testing.assert_close(weighted, (v[0] - v[1]).square(), rtol=1e-6, atol=1e-9)
+
+
 def test_a_student_is_its_teacher_until_it_learns_and_then_minds_the_dial() -> None:
     pipeline = tiny.embedded_pipeline()
     plain = edit(pipeline, steps=2, guidance_scale=1.0)
@@ -88,6 +131,30 @@ def test_a_student_is_its_teacher_until_it_learns_and_then_minds_the_dial() -> N
     assert not np.array_equal(edit(pipeline, steps=2, guidance_scale=7.0), edit(pipeline, steps=2, guidance_scale=2.0))
     near, far = (embed_scale(scale, 64) for scale in (5.001, 6.0))
     assert (embed_scale(5.0, 64) - near).norm() < 0.2 < (embed_scale(5.0, 64) - far).norm()
+
+
+def test_a_student_with_a_map_is_drawn_to_it_as_its_teacher_is(tmp_path: Path) -> None:
+    pipeline = load_pipeline("embedded", device="cpu")
+    plain = edit(pipeline, steps=2, guidance_scale=5.0)
+    teacher = copy.deepcopy(pipeline.unet)
+    tell_scale(pipeline.unet)
+    assert np.array_equal(edit(pipeline, steps=2, guidance_scale=5.0), plain)
+
+    config = DistillConfig(data=tmp_path, output=tmp_path, precision="float32")
+    generator = torch.Generator().manual_seed(0)
+    channels, side = int(pipeline.unet.config.out_channels), 16
+    latents = {name: torch.randn(3, channels, side, side, generator=generator) for name in ("z_0", "z_masked")}
+    latents["latent_mask"] = torch.zeros(3, 1, side, side)
+    latents["latent_mask"][..., 3:12, 4:13] = 1
+    pictures = [tiny.picture(40, 40, seed=seed) for seed in range(3)]
+    latents["features"] = pipeline.image_encoder.features(pipeline.exemplar_tensor(pictures))
+    draws = Draws(torch.tensor([0, 1, 2]), torch.tensor([1.0, 5.0, 8.0]), torch.randn(3, channels, side, side))
+    losses = {}
+    for steps in (1, 2):
+        stretches = Stretches(student_scheduler(pipeline.scheduler), 3, steps)
+        loss = distillation_loss(pipeline, pipeline.unet, teacher, latents, draws, stretches, config)
+        losses[steps] = loss.item()
+    assert losses[1] < 1e-6 < 1e-2 < losses[2]  # one step to one is what it does already
 
 
 def test_a_student_asks_once_a_step_whatever_the_scale() -> None:
@@ -139,9 +206,9 @@ def test_a_compiled_student_is_told_the_scale(tmp_path: Path, monkeypatch: pytes
     unet = student().unet
     x, condition, t = torch.randn(2, unet.config.in_channels, 8, 8), torch.randn(2, 1, 16), torch.tensor(400)
     network = compile_network(unet, "openvino")
-    for scales in (embed_scale(5.0, 64), embed_scale(torch.tensor([2.0, 7.0]), 64)):
-        expected = predict(unet, x, t, condition, scales)
-        torch.testing.assert_close(network(x, t, condition, scales), expected, rtol=1e-4, atol=1e-4)
+    for told in (embed_scale(5.0, 64), embed_scale(torch.tensor([2.0, 7.0]), 64)):
+        expected = predict(unet, x, t, condition, told)
+        torch.testing.assert_close(network(x, t, condition, told), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("rank", [0, 2])

@@ -2,12 +2,14 @@
 
 The flow of a step, downwards:
 
-    latents, a stretch of the noise levels, λ -> z_t -> the teacher takes K guided DDIM steps along the stretch
-    -> the prediction whose one step gets as far -> squared error of the student's prediction, which is told λ
+    noise, a stretch of the noise levels, λ -> the student itself goes to where the stretch begins -> z_t
+    -> the teacher takes K guided DDIM steps along the stretch -> the prediction whose one step gets as far
+    -> squared error of the student's prediction, which is told λ
 
 The student's N steps are the stretches. What is learned is progressive distillation (arXiv 2202.00512, algorithm 2)
-with K teacher's steps to one at once, of a guided teacher (arXiv 2210.03142, section 3). λ enters the student beside
-the time step, as `dial.embed_scale` through a linear layer that starts as zeros.
+with K teacher's steps to one at once, of a guided teacher (arXiv 2210.03142, section 3), from latents that the student
+gets to and not from noised pictures (backward distillation, arXiv 2405.05224, section 3.1): in use it will see no
+others. λ enters the student beside the time step, as `dial.embed_scale` through a linear layer that starts as zeros.
 """
 
 from __future__ import annotations
@@ -29,13 +31,13 @@ from .conversion import load_start
 from .data.latents import FIELDS
 from .dial import embed_scale
 from .errors import UserError
-from .guidance import by_place
-from .layout import draw_to_layout, own_guidance
+from .guidance import Predict, by_place
+from .layout import calm_beside, draw_to_layout, own_guidance
 from .learner import Learner, MovingAverage, make_optimizer, save_model
 from .objective import frozen, loss_weight, prediction_target
 from .pipeline import PaintByExamplePipeline, choose_device
 from .processes import Processes
-from .sampling import Scheduler, add_noise, make_scheduler, predict_clean, predict_noise, timesteps
+from .sampling import Scheduler, make_scheduler, predict_clean, predict_noise, scales, timesteps
 from .settings import DistillConfig
 from .state import Log, replace_folder, save_checkpoint, start_run
 from .training import learning_rate_factor, resume
@@ -96,6 +98,34 @@ def tell_scale(unet: Any, size: int = SCALE_SIZE) -> None:
     unet.register_to_config(time_cond_proj_dim=size)
 
 
+def move(z_t: Tensor, prediction: Tensor, t: Tensor, alpha: Tensor, scheduler: Scheduler) -> Tensor:
+    """One DDIM step to where ᾱ is ``alpha``, (B, 1, 1, 1)."""
+    z_0, noise = (guess(z_t, prediction, t, scheduler) for guess in (predict_clean, predict_noise))
+    return alpha.sqrt() * z_0 + (1 - alpha).sqrt() * noise
+
+
+@torch.no_grad()
+def reach(student: Predict, z_T: Tensor, draws: Draws, stretches: Stretches) -> Tensor:
+    """Where a student itself gets to until its stretches begin.
+
+    Args:
+        student: predicts as the scheduler says.
+        z_T: noise, (B, C, h, w).
+        draws: the stretches.
+        stretches: of the student.
+
+    Returns:
+        z_t, (B, C, h, w).
+    """
+    z = z_T
+    for stretch in range(int(draws.stretch.max())):
+        which = torch.full_like(draws.stretch, stretch)
+        t = stretches.level(which).to(z.device)
+        further = move(z, student(z, t).float(), t, stretches.alpha(which, stretches.within, z), stretches.scheduler)
+        z = torch.where(by_place(draws.stretch > stretch).to(z.device), further, z)
+    return z
+
+
 @torch.no_grad()
 def target(teacher: Ask, null: Tensor, condition: Tensor, z_t: Tensor, draws: Draws, stretches: Stretches) -> Tensor:
     """What the student should predict at the start of stretches.
@@ -122,13 +152,31 @@ def target(teacher: Ask, null: Tensor, condition: Tensor, z_t: Tensor, draws: Dr
         else:
             e_null, e_condition = teacher(torch.cat([z, z]), torch.cat([t, t]), conditions).float().chunk(2)
             e = e_null + scale * (e_condition - e_null)
-        alpha = stretches.alpha(which, step + 1, z)
-        z = alpha.sqrt() * predict_clean(z, e, t, scheduler) + (1 - alpha).sqrt() * predict_noise(z, e, t, scheduler)
+        z = move(z, e, t, stretches.alpha(which, step + 1, z), scheduler)
     before, after = stretches.alpha(which, 0, z), stretches.alpha(which, stretches.within, z)
     ratio = ((1 - after) / (1 - before)).sqrt()
     z_0 = (z - ratio * z_t) / (after.sqrt() - ratio * before.sqrt())  # arXiv 2202.00512, algorithm 2
     noise = (z_t - before.sqrt() * z_0) / (1 - before).sqrt()
     return prediction_target(z_0, noise, stretches.level(which).to(z.device), scheduler)
+
+
+def error_weight(t: Tensor, scheduler: Scheduler, like: Tensor) -> Tensor:
+    """What the squared error of a prediction is multiplied by to be that of v, whatever is predicted.
+
+    Of ε it alone would hardly count at the noisiest level, where a student of few steps decides most (arXiv
+    2202.00512, section 4: the weighting "SNR + 1").
+
+    Args:
+        t: (B,).
+        scheduler: says what is predicted.
+        like: of the type and number of dimensions of the result.
+
+    Returns:
+        (B, 1, 1, 1).
+    """
+    alpha, sigma = scales(t, scheduler, like)
+    part = {"epsilon": alpha, "sample": sigma}.get(str(scheduler.config["prediction_type"]), torch.ones_like(alpha))
+    return 1 / part.square()
 
 
 def draw_step(config: DistillConfig, shape: tuple[int, ...], step: int) -> Draws:
@@ -163,29 +211,39 @@ def distillation_loss(
     Returns:
         A scalar; where the picture is kept, errors count as in training.
     """
-    z_0, z_masked, m, features = (latents[name] for name in FIELDS)
-    encoder, device = pipeline.image_encoder, z_0.device
+    z_masked, m, features = (latents[name] for name in FIELDS[1:])
+    encoder, device = pipeline.image_encoder, m.device
     reduced = torch.autocast(device.type, getattr(torch, config.precision), enabled=config.precision != "float32")
     with torch.no_grad(), reduced:
         condition = encoder.decode(features)
-    t = stretches.level(draws.stretch).to(device)
-    z_t = add_noise(z_0, draws.noise.to(device), t, stretches.scheduler)
+    last = int(stretches.level(torch.tensor(stretches.count - 1)))
+    scale = embed_scale(draws.scale, int(pipeline.unet.config.time_cond_proj_dim)).to(device)
+
+    def drawn(prediction: Tensor, x: Tensor, t: Tensor, conditions: Tensor, last: int) -> Tensor:
+        unet, scheduler = pipeline.unet, pipeline.scheduler  # its map is the teacher's too: it does not learn
+        return draw_to_layout(prediction, unet, x, t, conditions, scheduler, draws.scale, last=last)
+
+    def told(z: Tensor, t: Tensor) -> Tensor:
+        x = pipeline.unet_input(z, z_masked, m)
+        with reduced:
+            prediction = predict(student, x, t, condition, scale)
+        return drawn(prediction, x, t, condition, last)
 
     def guided(z: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
         repeats = len(z) // len(m)  # two where guidance needs both predictions
         x = pipeline.unet_input(z, z_masked.repeat(repeats, 1, 1, 1), m.repeat(repeats, 1, 1, 1))
         with reduced:
             prediction = predict(teacher, x, t, conditions)
-        last = int(stretches.levels[-1])
-        return draw_to_layout(prediction, teacher, x, t, conditions, pipeline.scheduler, draws.scale, last=last)
+        return drawn(prediction, x, t, conditions, int(stretches.levels[-1]))
 
-    shown = replace(draws, scale=torch.as_tensor(own_guidance(draws.scale, teacher)))
+    z_t = reach(told, calm_beside(draws.noise.to(device), pipeline.unet, condition, m), draws, stretches)
+    shown = replace(draws, scale=torch.as_tensor(own_guidance(draws.scale, pipeline.unet)))
     wanted = target(guided, encoder.uncond_vector.detach().to(condition), condition, z_t, shown, stretches)
-    scale = embed_scale(draws.scale, int(pipeline.unet.config.time_cond_proj_dim)).to(device)
-    with reduced:
-        found = predict(student, pipeline.unet_input(z_t, z_masked, m), t, condition, scale)
+    t = stretches.level(draws.stretch).to(device)
+    found = told(z_t, t)
     weight = loss_weight(m, config.training())
-    return ((found.float() - wanted).square() * weight).mean() / weight.mean()
+    error = (found.float() - wanted).square() * error_weight(t, stretches.scheduler, wanted)
+    return (error * weight).mean() / weight.mean()
 
 
 def make_learner(config: DistillConfig, pipeline: PaintByExamplePipeline) -> Learner:

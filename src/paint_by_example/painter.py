@@ -353,8 +353,6 @@ class Painter(Parts):
             own = network is None or hints is not None or beside is not None
             asked = partial(predict, self.unet) if own or network is None else network
             prediction = asked(x, t, condition, *told, **options)
-            if told:  # a distilled network has learned what follows from its teacher
-                return prediction
             return draw_to_layout(prediction, self.unet, x, t, condition, solver, scale, not context, lines, last)
 
         # A distilled network is told λ, and gives in one call what guidance makes of two.
