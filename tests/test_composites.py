@@ -476,6 +476,26 @@ def test_a_package_cannot_write_elsewhere(tmp_path: Path) -> None:
     assert not (tmp_path / "outside.txt").exists()
 
 
+def test_of_a_package_only_files_are_unpacked(tmp_path: Path) -> None:
+    package, folder = tmp_path / "a.tgz", tmp_path / "folder"
+    folder.mkdir()
+    with tarfile.open(package, "w:gz") as archive:
+        for name, kind in (("away", tarfile.SYMTYPE), ("same", tarfile.LNKTYPE), ("pipe", tarfile.FIFOTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "../a.tgz"
+            archive.addfile(member)
+        member = tarfile.TarInfo("deep/er/a.txt")
+        member.size = 3
+        archive.addfile(member, io.BytesIO(b"yes"))
+    unpack(package, folder)
+    assert [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*"))] == [
+        "deep",
+        "deep/er",
+        "deep/er/a.txt",
+    ]
+    assert (folder / "deep" / "er" / "a.txt").read_bytes() == b"yes"
+
+
 @pytest.mark.parametrize(
     ("problem", "message"),
     [

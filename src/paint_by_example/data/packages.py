@@ -15,6 +15,7 @@ import gzip
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -199,7 +200,7 @@ def unpack(package: Path, folder: Path) -> None:
             subprocess.run(["dpkg-deb", "-x", str(package), str(folder)], check=True, capture_output=True, text=True)
         else:
             with gzip.open(package) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-                archive.extractall(folder, filter="data")
+                extract_files(archive, folder)
                 # tarfile takes what is damaged for the archive's end: only the checksum at the stream's end tells
                 while stream.read(2**20):
                     pass
@@ -209,6 +210,22 @@ def unpack(package: Path, folder: Path) -> None:
         raise DataError(f"cannot unpack {package}: {error}; a .deb needs dpkg-deb, of the package dpkg") from error
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:  # the middle two: a download that was cut off
         raise DataError(f"cannot unpack {package}: {error}; download it again") from error
+
+
+def extract_files(archive: tarfile.TarFile, folder: Path) -> None:
+    """Write the files of an archive and nothing else of it; tarfile's own filters are not in every Python 3.11.
+
+    Raises:
+        TarError: a file would lie outside of the folder.
+    """
+    for member in archive:
+        place = (folder / member.name).resolve()
+        if not place.is_relative_to(folder.resolve()):
+            raise tarfile.TarError(f"{member.name} would lie outside of the folder")
+        if (content := archive.extractfile(member) if member.isfile() else None) is not None:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with content, place.open("wb") as file:
+                shutil.copyfileobj(content, file)
 
 
 def make_objects(
