@@ -476,6 +476,15 @@ def test_a_package_cannot_write_elsewhere(tmp_path: Path) -> None:
     assert not (tmp_path / "outside.txt").exists()
 
 
+def test_a_name_that_no_file_can_have_is_an_error(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tgz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("n")
+        member.pax_headers = {"path": "a\0b"}
+        archive.addfile(member)
+    with pytest.raises(DataError, match="null"):
+        unpack(tmp_path / "a.tgz", tmp_path)
+
+
 def test_of_a_package_only_files_are_unpacked(tmp_path: Path) -> None:
     package, folder = tmp_path / "a.tgz", tmp_path / "folder"
     folder.mkdir()

@@ -22,7 +22,7 @@ from paint_by_example.distillation import (
     Stretches,
     distillation_loss,
     error_weight,
-    reach,
+    roll_out,
     student_scheduler,
     target,
     tell_scale,
@@ -99,7 +99,7 @@ def test_a_student_learns_from_where_it_gets_to_itself(
         return (z.roll(1, -1) * 0.5 + t.view(-1, 1, 1, 1) / 1000).sin()
 
     draws = Draws(torch.tensor([2, 0, 1, 2]), torch.ones(4), torch.empty(0))
-    found = reach(student, z_T, draws, stretches)
+    found = roll_out(student, z_T, draws, stretches)
     steps = [z_T, *(step.z_t for step in denoise(lambda z, t: student(z, t.view(1)), z_T, stretches.scheduler, 3))]
     for number, stretch in enumerate(draws.stretch):
         torch.testing.assert_close(found[number], steps[stretch][number], rtol=1e-4, atol=1e-4)

@@ -28,7 +28,6 @@ from tqdm import tqdm
 from .batches import batches, load_steps
 from .compiled import predict
 from .conversion import load_start
-from .data.latents import FIELDS
 from .dial import embed_scale
 from .errors import UserError
 from .guidance import Predict, by_place
@@ -57,7 +56,7 @@ class Draws:
     scale: Tensor
     """λ, (B,)."""
     noise: Tensor
-    """ε, (B, C, h, w)."""
+    """What the student starts from, ε, (B, C, h, w)."""
 
 
 class Stretches:
@@ -98,15 +97,15 @@ def tell_scale(unet: Any, size: int = SCALE_SIZE) -> None:
     unet.register_to_config(time_cond_proj_dim=size)
 
 
-def move(z_t: Tensor, prediction: Tensor, t: Tensor, alpha: Tensor, scheduler: Scheduler) -> Tensor:
+def ddim_step(z_t: Tensor, prediction: Tensor, t: Tensor, alpha: Tensor, scheduler: Scheduler) -> Tensor:
     """One DDIM step to where ᾱ is ``alpha``, (B, 1, 1, 1)."""
     z_0, noise = (guess(z_t, prediction, t, scheduler) for guess in (predict_clean, predict_noise))
     return alpha.sqrt() * z_0 + (1 - alpha).sqrt() * noise
 
 
 @torch.no_grad()
-def reach(student: Predict, z_T: Tensor, draws: Draws, stretches: Stretches) -> Tensor:
-    """Where a student itself gets to until its stretches begin.
+def roll_out(student: Predict, z_T: Tensor, draws: Draws, stretches: Stretches) -> Tensor:
+    """Let a student itself go to where its stretches begin.
 
     Args:
         student: predicts as the scheduler says.
@@ -121,7 +120,9 @@ def reach(student: Predict, z_T: Tensor, draws: Draws, stretches: Stretches) -> 
     for stretch in range(int(draws.stretch.max())):
         which = torch.full_like(draws.stretch, stretch)
         t = stretches.level(which).to(z.device)
-        further = move(z, student(z, t).float(), t, stretches.alpha(which, stretches.within, z), stretches.scheduler)
+        further = ddim_step(
+            z, student(z, t).float(), t, stretches.alpha(which, stretches.within, z), stretches.scheduler
+        )
         z = torch.where(by_place(draws.stretch > stretch).to(z.device), further, z)
     return z
 
@@ -152,7 +153,7 @@ def target(teacher: Ask, null: Tensor, condition: Tensor, z_t: Tensor, draws: Dr
         else:
             e_null, e_condition = teacher(torch.cat([z, z]), torch.cat([t, t]), conditions).float().chunk(2)
             e = e_null + scale * (e_condition - e_null)
-        z = move(z, e, t, stretches.alpha(which, step + 1, z), scheduler)
+        z = ddim_step(z, e, t, stretches.alpha(which, step + 1, z), scheduler)
     before, after = stretches.alpha(which, 0, z), stretches.alpha(which, stretches.within, z)
     ratio = ((1 - after) / (1 - before)).sqrt()
     z_0 = (z - ratio * z_t) / (after.sqrt() - ratio * before.sqrt())  # arXiv 2202.00512, algorithm 2
@@ -211,32 +212,31 @@ def distillation_loss(
     Returns:
         A scalar; where the picture is kept, errors count as in training.
     """
-    z_masked, m, features = (latents[name] for name in FIELDS[1:])
+    z_masked, m, features = (latents[name] for name in ("z_masked", "latent_mask", "features"))
     encoder, device = pipeline.image_encoder, m.device
     reduced = torch.autocast(device.type, getattr(torch, config.precision), enabled=config.precision != "float32")
     with torch.no_grad(), reduced:
         condition = encoder.decode(features)
-    last = int(stretches.level(torch.tensor(stretches.count - 1)))
     scale = embed_scale(draws.scale, int(pipeline.unet.config.time_cond_proj_dim)).to(device)
 
-    def drawn(prediction: Tensor, x: Tensor, t: Tensor, conditions: Tensor, last: int) -> Tensor:
+    def drawn(prediction: Tensor, x: Tensor, t: Tensor, conditions: Tensor, last: Tensor) -> Tensor:
         unet, scheduler = pipeline.unet, pipeline.scheduler  # its map is the teacher's too: it does not learn
-        return draw_to_layout(prediction, unet, x, t, conditions, scheduler, draws.scale, last=last)
+        return draw_to_layout(prediction, unet, x, t, conditions, scheduler, draws.scale, last=int(last))
 
     def told(z: Tensor, t: Tensor) -> Tensor:
         x = pipeline.unet_input(z, z_masked, m)
         with reduced:
             prediction = predict(student, x, t, condition, scale)
-        return drawn(prediction, x, t, condition, last)
+        return drawn(prediction, x, t, condition, stretches.levels[-stretches.within])
 
     def guided(z: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
         repeats = len(z) // len(m)  # two where guidance needs both predictions
         x = pipeline.unet_input(z, z_masked.repeat(repeats, 1, 1, 1), m.repeat(repeats, 1, 1, 1))
         with reduced:
             prediction = predict(teacher, x, t, conditions)
-        return drawn(prediction, x, t, conditions, int(stretches.levels[-1]))
+        return drawn(prediction, x, t, conditions, stretches.levels[-1])
 
-    z_t = reach(told, calm_beside(draws.noise.to(device), pipeline.unet, condition, m), draws, stretches)
+    z_t = roll_out(told, calm_beside(draws.noise.to(device), pipeline.unet, condition, m), draws, stretches)
     shown = replace(draws, scale=torch.as_tensor(own_guidance(draws.scale, pipeline.unet)))
     wanted = target(guided, encoder.uncond_vector.detach().to(condition), condition, z_t, shown, stretches)
     t = stretches.level(draws.stretch).to(device)

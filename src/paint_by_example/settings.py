@@ -211,7 +211,7 @@ class DistillConfig:
     student_steps: int = 4
     """Steps that the student is made for; it takes so many unless it is told otherwise."""
     teacher_steps: int = 4
-    """Steps of the guided teacher for one of the student's; each costs two evaluations."""
+    """Steps of the guided teacher for one of the student's; each costs up to two evaluations."""
     least_scale: float = 1.0
     """The smallest λ that the student learns."""
     most_scale: float = 8.0

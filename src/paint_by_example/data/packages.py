@@ -208,7 +208,8 @@ def unpack(package: Path, folder: Path) -> None:
         raise DataError(f"cannot unpack {package}: {error.stderr}; download it again") from error
     except FileNotFoundError as error:
         raise DataError(f"cannot unpack {package}: {error}; a .deb needs dpkg-deb, of the package dpkg") from error
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:  # the middle two: a download that was cut off
+    except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError) as error:
+        # the second and third: a download that was cut off; the last: a name that is none
         raise DataError(f"cannot unpack {package}: {error}; download it again") from error
 
 
