@@ -203,7 +203,7 @@ def show(result: dict[str, Any]) -> None:
     print(f"{'':26}{'top-1 %':>9}{'top-5 %':>9}{'likeness':>10}{'Fréchet':>9}")
     for name, figures in rows:
         print(
-            f"{name:26}{figures['top1']:9.1f}{figures['top5']:9.1f}{figures['likeness']:10.4f}{figures['frechet']:9.4f}"
+            f"{name:26}{figures['top1']:9.1f}{figures['top5']:9.1f}{figures['likeness']:10.4f}{figures['frechet']:9.1f}"
         )
     print(f"{'chance':26}{100 / result['gallery']:9.1f}{500 / result['gallery']:9.1f}")
     print(f"{result['edits']} held-out edits, {result['gallery']} held-out exemplars, {result['seconds']} s")
